@@ -1,0 +1,1 @@
+//! Docker's verbs on the command line, through the API.

@@ -1,0 +1,1 @@
+//! What the surroundings allow, found by trying, and the tier that follows.

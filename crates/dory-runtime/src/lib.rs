@@ -1,0 +1,1 @@
+//! The OCI runtime: shim, init, exec, and the spec that they run.

@@ -1,0 +1,1 @@
+//! Seccomp profiles in Docker's JSON form, compiled to compact BPF.

@@ -1,0 +1,1 @@
+//! Content by digest, unpacked layers, the image index and volumes, crash-safe.

@@ -1,0 +1,2 @@
+//! The binary: it picks the role.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Everything around the product: tests, machines, images, benchmarks.
+fn main() {}
