@@ -1,0 +1,137 @@
+//! The engine's side of a running shim.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use dory_types::ExecId;
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{FailureKind, StartFailure};
+use crate::protocol::{self, Reply, Request, SOCKET_NAME, ShimState};
+use crate::spec::{ConsoleSize, ExecSpec};
+
+/// Reaches the shim whose socket lies in one container's runtime directory. Holds no connection: each call makes one,
+/// so that a client outlives engines and shims alike.
+#[derive(Debug, Clone)]
+pub struct ShimClient {
+    runtime_directory: PathBuf,
+}
+
+/// A shim could not do what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    /// No shim answers: the container does not run.
+    #[error("cannot reach the shim")]
+    Unreachable(#[source] io::Error),
+    /// The shim said no.
+    #[error(transparent)]
+    Failed(#[from] StartFailure),
+}
+
+impl From<io::Error> for ShimError {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(error)
+    }
+}
+
+impl ShimClient {
+    /// The shim of the container with this runtime directory (`ContainerSpec::runtime_directory`).
+    pub fn new(runtime_directory: impl Into<PathBuf>) -> Self {
+        Self { runtime_directory: runtime_directory.into() }
+    }
+
+    /// Watches the container: its state now, and the stream of [`protocol::Event`]s that follows.
+    ///
+    /// # Errors
+    /// [`ShimError::Unreachable`] where no shim runs: then `exit.json` says how the container ended, if it is there.
+    pub fn monitor(&self) -> Result<(ShimState, UnixStream), ShimError> {
+        let (reply, stream, _) = self.ask(&Request::Monitor)?;
+        match reply {
+            Reply::State(state) => Ok((state, stream)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Joins the container's streams. What is written to the result reaches the process, what is read from it is its
+    /// output, framed unless the container has a terminal.
+    ///
+    /// # Errors
+    /// As [`ShimError`].
+    pub fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<UnixStream, ShimError> {
+        let (reply, stream, _) = self.ask(&Request::Attach { stdin, stdout, stderr })?;
+        done(reply).map(|()| stream)
+    }
+
+    /// Runs one more process in the container; the stream is as in [`Self::attach`].
+    ///
+    /// # Errors
+    /// [`ShimError::Failed`] says why the process did not start.
+    pub fn exec(&self, spec: ExecSpec) -> Result<(i32, UnixStream), ShimError> {
+        let (reply, stream, _) = self.ask(&Request::Exec(Box::new(spec)))?;
+        match reply {
+            Reply::ExecStarted { pid } => Ok((pid, stream)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Signals the container's process (`exec` is `None`) or an exec's.
+    ///
+    /// # Errors
+    /// As [`ShimError`]; a process that is gone is a failure.
+    pub fn signal(&self, exec: Option<ExecId>, signal: i32) -> Result<(), ShimError> {
+        self.ask(&Request::Signal { exec, signal }).and_then(|(reply, ..)| done(reply))
+    }
+
+    /// Resizes a terminal.
+    ///
+    /// # Errors
+    /// As [`ShimError`].
+    pub fn resize(&self, exec: Option<ExecId>, size: ConsoleSize) -> Result<(), ShimError> {
+        self.ask(&Request::Resize { exec, size }).and_then(|(reply, ..)| done(reply))
+    }
+
+    /// The container's root directory as its processes see it, volumes and binds included (`O_PATH`).
+    ///
+    /// # Errors
+    /// As [`ShimError`].
+    pub fn root(&self) -> Result<OwnedFd, ShimError> {
+        let (reply, _, mut descriptors) = self.ask(&Request::Root)?;
+        done(reply)?;
+        descriptors.pop().ok_or_else(|| {
+            ShimError::Failed(StartFailure::new(FailureKind::Refused, "the shim sent no root directory"))
+        })
+    }
+
+    fn ask(&self, request: &Request) -> Result<(Reply, UnixStream, Vec<OwnedFd>), ShimError> {
+        let stream = connect(&self.runtime_directory)?;
+        protocol::send(&stream, request, &[])?;
+        let (reply, descriptors) = protocol::receive::<Reply>(&stream)?;
+        Ok((reply, stream, descriptors))
+    }
+}
+
+/// Connects through a descriptor of the directory: a socket's own path may not exceed 107 bytes, a data-root's may.
+fn connect(directory: &Path) -> io::Result<UnixStream> {
+    let directory = rustix::fs::open(
+        directory,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd()))
+}
+
+fn done(reply: Reply) -> Result<(), ShimError> {
+    match reply {
+        Reply::Done => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn unexpected(reply: Reply) -> ShimError {
+    match reply {
+        Reply::Failed(failure) => failure.into(),
+        other => StartFailure::new(FailureKind::Refused, format!("the shim answered {other:?}")).into(),
+    }
+}

@@ -1,0 +1,128 @@
+//! The engine's side of a start: spawns a shim and leads it through the order of `trust.md`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+
+use crate::error::StartFailure;
+use crate::protocol::{self, LAUNCH_FD, Launch, Progress};
+use crate::spec::ContainerSpec;
+
+/// Starts containers. Made once per engine.
+#[derive(Debug)]
+pub struct Launcher {
+    /// This binary in a sealed memfd. Shim and init run from it, so that a container that gets hold of
+    /// `/proc/<pid>/exe` of either can neither write the engine's binary nor replace it (CVE-2019-5736).
+    executable: OwnedFd,
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// Its first process, as the engine numbers it.
+    pub pid: i32,
+    /// What the surroundings refused and nobody asked for by name.
+    pub facts: Vec<String>,
+    /// Carries [`protocol::Event`]s from here on; its end without an `Exited` event means that the shim was killed.
+    pub monitor: UnixStream,
+}
+
+/// A container does not run; nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError<E> {
+    /// The shim could not be spawned.
+    #[error("cannot start a shim")]
+    Spawn(#[source] io::Error),
+    /// The shim went away in the middle.
+    #[error("the shim went away during the start")]
+    Lost(#[source] io::Error),
+    /// The container's process did not start.
+    #[error(transparent)]
+    Failed(StartFailure),
+    /// The network callback failed.
+    #[error("cannot set up the network")]
+    Network(E),
+}
+
+impl Launcher {
+    /// Copies this process's own binary into a sealed memfd (memfd_create(2), `F_ADD_SEALS`).
+    ///
+    /// # Errors
+    /// Those of reading `/proc/self/exe` and of the memfd.
+    pub fn new() -> io::Result<Self> {
+        let mut source = File::open("/proc/self/exe")?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut copy = File::from(rustix::fs::memfd_create("dory", flags)?);
+        io::copy(&mut source, &mut copy)?;
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        rustix::fs::fcntl_add_seals(&copy, seals)?;
+        Ok(Self { executable: copy.into() })
+    }
+
+    /// Runs a container: spawns its shim, calls `network` with its new network namespace (not called where the
+    /// namespace is shared), and returns when the user's program has been executed. Blocks; a few milliseconds.
+    ///
+    /// `network` returns descriptors that the shim holds while the container lives.
+    ///
+    /// # Errors
+    /// As [`LaunchError`]; in every case no process, mount or namespace of the container remains.
+    pub fn start<E>(
+        &self,
+        spec: ContainerSpec,
+        network: impl FnOnce(BorrowedFd<'_>) -> Result<Vec<OwnedFd>, E>,
+    ) -> Result<Started, LaunchError<E>> {
+        let connection = self.spawn_shim(&spec).map_err(LaunchError::Spawn)?;
+        protocol::send(&connection, &Launch::Prepare(Box::new(spec)), &[]).map_err(LaunchError::Lost)?;
+        let (pid, namespace) = match protocol::receive(&connection).map_err(LaunchError::Lost)? {
+            (Progress::Namespaces { pid }, mut descriptors) => (pid, descriptors.pop()),
+            (other, _) => return Err(early_end(other)),
+        };
+        let held = match namespace {
+            Some(namespace) => network(namespace.as_fd()).map_err(LaunchError::Network)?,
+            None => Vec::new(),
+        };
+        let held: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
+        // A shim that failed meanwhile has said why: its word is better than our broken pipe.
+        let sent = protocol::send(&connection, &Launch::Run, &held);
+        match protocol::receive(&connection).map_err(LaunchError::Lost)? {
+            (Progress::Started { facts }, _) => {
+                sent.map_err(LaunchError::Lost)?;
+                Ok(Started { pid, facts, monitor: connection })
+            }
+            (other, _) => Err(early_end(other)),
+        }
+    }
+
+    /// Spawns a shim that finds its end of the launch connection as [`LAUNCH_FD`].
+    fn spawn_shim(&self, spec: &ContainerSpec) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let executable = format!("/proc/self/fd/{}", self.executable.as_raw_fd());
+        let mut command = Command::new(executable);
+        command
+            .arg0("dory-shim")
+            .arg("shim")
+            .arg(spec.id.as_str())
+            .current_dir("/")
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit());
+        dory_sys::process::inherit_descriptor(&mut command, theirs.into(), LAUNCH_FD);
+        let child = command.spawn()?;
+        // The engine's reaper collects it: a shim lives longer than this call and maybe than this engine.
+        drop(child);
+        Ok(ours)
+    }
+}
+
+fn early_end<E>(progress: Progress) -> LaunchError<E> {
+    match progress {
+        Progress::Failed(failure) => LaunchError::Failed(failure),
+        other => LaunchError::Lost(io::Error::other(format!("unexpected answer {other:?}"))),
+    }
+}
