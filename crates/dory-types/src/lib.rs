@@ -1,5 +1,17 @@
 //! Ids, names, references and digests as newtypes, and nothing that does I/O.
 
+mod digest;
+mod duration;
 mod id;
+mod name;
+mod reference;
+mod size;
+mod timestamp;
 
+pub use digest::{Digest, DigestError};
+pub use duration::{DurationError, GoDuration, human_duration};
 pub use id::{ContainerId, ExecId, IdError, ImageId, NetworkId};
+pub use name::{ContainerName, NameError, VolumeName, VolumeNameError};
+pub use reference::{ImageReference, ReferenceError, Repository, Tag};
+pub use size::{ByteSize, SizeError};
+pub use timestamp::{Timestamp, TimestampError};
