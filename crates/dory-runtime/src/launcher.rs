@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::error::StartFailure;
-use crate::protocol::{self, LAUNCH_FD, Launch, Progress};
+use crate::protocol::{self, Launch, Progress};
 use crate::spec::ContainerSpec;
 
 /// Starts containers. Made once per engine.
@@ -65,9 +65,11 @@ impl Launcher {
     }
 
     /// Runs a container: spawns its shim, calls `network` with its new network namespace (not called where the
-    /// namespace is shared), and returns when the user's program has been executed. Blocks; a few milliseconds.
+    /// namespace is shared), then `before_run`, and returns when the user's program has been executed. Blocks; a few
+    /// milliseconds.
     ///
-    /// `network` returns descriptors that the shim holds while the container lives.
+    /// `network` returns descriptors that the shim holds while the container lives. When `before_run` is called the
+    /// shim already listens and the program has not begun: whoever attaches there misses no byte.
     ///
     /// # Errors
     /// As [`LaunchError`]; in every case no process, mount or namespace of the container remains.
@@ -75,6 +77,7 @@ impl Launcher {
         &self,
         spec: ContainerSpec,
         network: impl FnOnce(BorrowedFd<'_>) -> Result<Vec<OwnedFd>, E>,
+        before_run: impl FnOnce(),
     ) -> Result<Started, LaunchError<E>> {
         let connection = self.spawn_shim(&spec).map_err(LaunchError::Spawn)?;
         protocol::send(&connection, &Launch::Prepare(Box::new(spec)), &[]).map_err(LaunchError::Lost)?;
@@ -87,6 +90,7 @@ impl Launcher {
             None => Vec::new(),
         };
         let held: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
+        before_run();
         // A shim that failed meanwhile has said why: its word is better than our broken pipe.
         let sent = protocol::send(&connection, &Launch::Run, &held);
         match protocol::receive(&connection).map_err(LaunchError::Lost)? {
@@ -98,7 +102,8 @@ impl Launcher {
         }
     }
 
-    /// Spawns a shim that finds its end of the launch connection as [`LAUNCH_FD`].
+    /// Spawns a shim whose standard input is its end of the launch connection: so it needs no code between fork and
+    /// exec, and the standard library takes posix_spawn(3), which copies no page tables of a large engine.
     fn spawn_shim(&self, spec: &ContainerSpec) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         let executable = format!("/proc/self/fd/{}", self.executable.as_raw_fd());
@@ -107,12 +112,10 @@ impl Launcher {
             .arg0("dory-shim")
             .arg("shim")
             .arg(spec.id.as_str())
-            .current_dir("/")
             .env_clear()
-            .stdin(Stdio::null())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit());
-        dory_sys::process::inherit_descriptor(&mut command, theirs.into(), LAUNCH_FD);
         let child = command.spawn()?;
         // The engine's reaper collects it: a shim lives longer than this call and maybe than this engine.
         drop(child);

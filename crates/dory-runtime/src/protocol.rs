@@ -1,8 +1,8 @@
 //! What engine and shim say to each other.
 //!
 //! A connection is a unix stream. Each message is a little-endian `u32` length and that many bytes of JSON; descriptors
-//! travel as `SCM_RIGHTS` with the first byte of a message. The first connection is inherited by the shim as descriptor
-//! [`LAUNCH_FD`] and carries the start; every later one is made to [`SOCKET_NAME`] and opens with one [`Request`].
+//! travel as `SCM_RIGHTS` with the first byte of a message. The first connection is inherited by the shim as its
+//! standard input and carries the start; every later one is made to [`SOCKET_NAME`] and opens with one [`Request`].
 //! After `Attach` and `Exec` are answered, the rest of that connection is the stream itself: raw bytes towards the
 //! process, and from it 8-byte framed output (raw for a terminal), so that the engine copies it to a client as it is.
 
@@ -22,8 +22,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::StartFailure;
 use crate::spec::{ConsoleSize, ContainerSpec, ExecSpec};
 
-/// The descriptor on which a shim finds its launch connection.
-pub const LAUNCH_FD: i32 = 3;
 /// Name of the shim's listening socket in the container's runtime directory.
 pub const SOCKET_NAME: &str = "shim.sock";
 /// Name of the exit record in the container's directory.
