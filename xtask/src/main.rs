@@ -1,2 +1,51 @@
 //! Everything around the product: tests, machines, images, benchmarks.
-fn main() {}
+
+mod debian;
+mod images;
+mod paths;
+mod process;
+mod setup;
+mod test;
+mod vm;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Everything around the product: tests, machines, images, benchmarks.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install what the tests need, and run all of them.
+    Test {
+        /// Leave out the emulated Debian machine.
+        #[arg(long)]
+        no_vm: bool,
+    },
+    /// Install what the tests need and make the test images, but run nothing.
+    Setup,
+    /// Install what the tests need, and run only the transcripts; arguments go to `dory-tests run`.
+    Blackbox {
+        /// For example parts of cases' names, or `--tag smoke`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a command, or the longer list of transcripts, on an emulated Debian 13 machine with cgroup v2.
+    Vm(vm::Arguments),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Verb::Test { no_vm } => test::all(!no_vm),
+        Verb::Setup => {
+            setup::tools().and_then(|_| test::build_tests()).and_then(|()| images::make(None)).map(drop)
+        }
+        Verb::Blackbox { arguments } => test::blackbox(&setup::tools()?, &test::release()?, &arguments),
+        Verb::Vm(arguments) => vm::run(&arguments),
+    }
+}

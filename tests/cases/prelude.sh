@@ -1,0 +1,35 @@
+# Read by the shell of every case before its first step.
+
+# Runs a command in the network of the engine's host.
+on_host() { nsenter --net="$HOST_NETNS" -- "$@"; }
+
+# Runs a command in the network beyond the host, which has a web server at 192.0.2.1.
+outside() { nsenter --net="$OUTSIDE_NETNS" -- "$@"; }
+
+# Repeats a command until it succeeds, for ten seconds (times SLOW), and prints what it printed then.
+eventually() {
+  local left=$((100 * SLOW)) printed
+  until printed=$("$@" 2>&1); do
+    [ $((left -= 1)) -gt 0 ] || { printf 'never succeeded: %s\n%s\n' "$*" "$printed"; return 1; }
+    sleep 0.1
+  done
+  [ -z "$printed" ] || printf '%s\n' "$printed"
+}
+
+# Sends a request to the engine as curl does it: api PATH [CURL ARGUMENT...].
+api() { local path=$1; shift; curl --silent --show-error --max-time "$((30 * SLOW))" --unix-socket "$SOCKET" "$@" "http://docker$path"; }
+
+# Prints the container's IPv4 address on the default bridge.
+address_of() { docker inspect --format '{{.NetworkSettings.IPAddress}}' "$1"; }
+
+# Types at a terminal: at_terminal 'COMMAND' with its input from standard input.
+at_terminal() { script --quiet --return --command "$1" /dev/null; }
+
+# What a case leaves over; its objects begin with the name in C.
+cleanup() {
+  local left
+  left=$(docker ps --all --quiet --filter "name=$C")
+  [ -z "$left" ] || docker rm --force --volumes $left
+  left=$(docker volume ls --quiet --filter "name=$C")
+  [ -z "$left" ] || docker volume rm --force $left
+}

