@@ -1,0 +1,109 @@
+//! Accepts connections and stops cleanly.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::connection;
+use crate::dispatch::Dispatcher;
+use crate::socket::Socket;
+
+/// How long requests that are in progress may take to end once the server stops. Streams are cut at once: containers
+/// outlive the engine, its connections do not.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Pause after a failed accept (out of descriptors, usually), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A socket that listens already. The binary makes it, since who may connect (mode, group, address) is configuration.
+#[derive(Debug)]
+pub enum Listener {
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixListener),
+    /// A TCP socket.
+    Tcp(std::net::TcpListener),
+}
+
+/// The same, known to tokio.
+enum AsyncListener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl AsyncListener {
+    fn new(listener: Listener) -> io::Result<Self> {
+        match listener {
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                UnixListener::from_std(listener).map(Self::Unix)
+            }
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+        }
+    }
+}
+
+/// Serves `dispatcher` on every listener until `shutdown` completes.
+///
+/// # Errors
+/// A listener that tokio cannot register.
+pub(crate) async fn serve(
+    dispatcher: Dispatcher,
+    listeners: Vec<Listener>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listeners = listeners.into_iter().map(AsyncListener::new).collect::<io::Result<Vec<_>>>()?;
+    let (stop, stopped) = watch::channel(false);
+    let mut acceptors = JoinSet::new();
+    for listener in listeners {
+        acceptors.spawn(accept(listener, dispatcher.clone(), stopped.clone()));
+    }
+    drop(stopped);
+    shutdown.await;
+    // The receivers are gone only if every acceptor has ended, which leaves nobody to tell.
+    let _ = stop.send(true);
+    while acceptors.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Accepts on one listener until the server stops, then waits for its connections.
+async fn accept(listener: AsyncListener, dispatcher: Dispatcher, mut stopped: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let stop = stopped.clone();
+    let mut stopping = Box::pin(async move { stopped.wait_for(|stop| *stop).await.map(drop) });
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(socket) => {
+                    connections.spawn(connection::serve(socket, dispatcher.clone(), stop.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error, "Cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = &mut stopping => break,
+        }
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
+        tracing::warn!(seconds = STOP_GRACE.as_secs(), "Requests did not end in time");
+    }
+}

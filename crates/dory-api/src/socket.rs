@@ -1,0 +1,169 @@
+//! The two kinds of stream that clients come in on, behind one type.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connection of either kind.
+#[derive(Debug)]
+pub enum Socket {
+    /// From a unix socket.
+    Unix(UnixStream),
+    /// From a TCP socket, with `TCP_NODELAY`.
+    Tcp(TcpStream),
+}
+
+macro_rules! each {
+    ($socket:expr, $stream:ident => $body:expr) => {
+        match $socket {
+            Socket::Unix($stream) => $body,
+            Socket::Tcp($stream) => $body,
+        }
+    };
+}
+
+impl Socket {
+    /// Ready with true when the client has closed its side and every byte it sent has been read; with false when bytes
+    /// are waiting. Takes nothing from the stream.
+    fn poll_end(&self, context: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            let peeked = each!(self, stream => {
+                if ready!(stream.poll_read_ready(context)).is_err() {
+                    return Poll::Ready(true);
+                }
+                stream.try_io(Interest::READABLE, || {
+                    let (length, _) = rustix::net::recv(stream, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+                    Ok(length)
+                })
+            });
+            match peeked {
+                Ok(length) => return Poll::Ready(length == 0),
+                // Also clears tokio's note of readiness, so that the next round registers the waker.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(true),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(context, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(context))
+    }
+}
+
+/// A socket that hyper reads and writes while the driver of the connection looks at it too.
+///
+/// Both run in one task, so the lock is never contended.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedSocket(Arc<Mutex<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    socket: Socket,
+    /// The last write had to wait: hyper still holds bytes of an earlier response.
+    write_blocked: bool,
+}
+
+impl SharedSocket {
+    pub(crate) fn new(socket: Socket) -> Self {
+        Self(Arc::new(Mutex::new(Shared { socket, write_blocked: false })))
+    }
+
+    /// True while bytes of a response wait for the client to read.
+    pub(crate) fn write_blocked(&self) -> bool {
+        self.lock().write_blocked
+    }
+
+    /// [`Socket::poll_end`] of the socket.
+    pub(crate) fn poll_end(&self, context: &mut Context<'_>) -> Poll<bool> {
+        self.lock().socket.poll_end(context)
+    }
+
+    /// The socket, once nobody else holds it.
+    pub(crate) fn into_inner(self) -> Option<Socket> {
+        let shared = Arc::try_unwrap(self.0).ok()?;
+        Some(shared.into_inner().unwrap_or_else(PoisonError::into_inner).socket)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsyncRead for SharedSocket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().socket).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for SharedSocket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut shared = self.lock();
+        let written = Pin::new(&mut shared.socket).poll_write(context, bytes);
+        shared.write_blocked = written.is_pending();
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut shared = self.lock();
+        let written = Pin::new(&mut shared.socket).poll_write_vectored(context, slices);
+        shared.write_blocked = written.is_pending();
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().socket).poll_shutdown(context)
+    }
+}
