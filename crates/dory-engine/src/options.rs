@@ -1,0 +1,92 @@
+//! How an engine is set up.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// What `--privileged` means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PrivilegedMode {
+    /// Every capability inside the container's own user namespace, cgroup subtree and network namespace; no host
+    /// devices beyond the harmless ones.
+    #[default]
+    Confined,
+    /// Docker's meaning: the host is handed over.
+    Host,
+}
+
+/// Host ids from which confined containers get 65,536 each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// First id.
+    pub first: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// The default bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeOptions {
+    /// Name of the interface.
+    pub name: String,
+    /// Its address and prefix, e.g. `172.17.0.1/16`; `None` picks a free one as dockerd does.
+    pub address: Option<String>,
+    /// MTU; 0 means the kernel's.
+    pub mtu: u32,
+    /// Containers reach the outside through NAT.
+    pub masquerade: bool,
+}
+
+impl Default for BridgeOptions {
+    fn default() -> Self {
+        Self { name: "dory0".to_owned(), address: None, mtu: 0, masquerade: true }
+    }
+}
+
+/// Everything that [`crate::Engine::open`] needs to know.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Images, volumes, containers; survives a reboot. Locked against a second engine.
+    pub data_root: PathBuf,
+    /// Sockets and pids; gone after a reboot.
+    pub exec_root: PathBuf,
+    /// What `--privileged` means.
+    pub privileged: PrivilegedMode,
+    /// The default bridge; `None` for an engine that has no bridge network.
+    pub bridge: Option<BridgeOptions>,
+    /// Servers for `resolv.conf` where a container names none; empty means the engine's own.
+    pub dns: Vec<IpAddr>,
+    /// Ids for confined containers; `None` takes /etc/subuid's entry for root, or the built-in range.
+    pub userns_range: Option<IdRange>,
+    /// Name of the cgroup below which containers get theirs.
+    pub cgroup_parent: String,
+    /// Log driver of containers that name none.
+    pub log_driver: String,
+    /// Bytes of `/dev/shm` of containers that name none.
+    pub shm_size: i64,
+    /// Version that `/version` and `/info` report for the product.
+    pub version: String,
+    /// Commit that it was built from.
+    pub commit: String,
+    /// Labels of the engine (`docker info`).
+    pub labels: Vec<String>,
+}
+
+impl EngineConfig {
+    /// The defaults, with state in `data_root` and sockets in `exec_root`.
+    pub fn new(data_root: impl Into<PathBuf>, exec_root: impl Into<PathBuf>) -> Self {
+        Self {
+            data_root: data_root.into(),
+            exec_root: exec_root.into(),
+            privileged: PrivilegedMode::default(),
+            bridge: Some(BridgeOptions::default()),
+            dns: Vec::new(),
+            userns_range: None,
+            cgroup_parent: "dory".to_owned(),
+            log_driver: "json-file".to_owned(),
+            shm_size: 64 << 20,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: String::new(),
+            labels: Vec::new(),
+        }
+    }
+}
