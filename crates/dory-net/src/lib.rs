@@ -1,1 +1,30 @@
 //! Bridges, veth pairs, addresses, NAT and published ports over netlink.
+//!
+//! Everything is done by messages to the kernel: no `ip`, `iptables` or `nft` program is run. The messages are built
+//! here rather than by the asynchronous rtnetlink crate, because one small builder of attributes serves rtnetlink and
+//! nf_tables alike (for which no crate has NAT expressions without a C library), blocking calls need no runtime, and
+//! some twenty crates stay out.
+//!
+//! All functions block and act in the network namespace of the calling thread, which is the engine's; the engine calls
+//! them where blocking is allowed. A container's namespace is given by descriptor.
+
+mod address;
+mod bridge;
+mod endpoint;
+mod foreign;
+mod forwarding;
+mod ipam;
+mod netlink;
+mod network;
+mod nftables;
+mod pool;
+mod port;
+mod route;
+
+pub use address::{AddressError, Ipv4Subnet, MacAddress};
+pub use bridge::{BridgeConfig, BridgeError, BridgeNetwork, NetworkFact};
+pub use endpoint::{Endpoint, EndpointConfig, EndpointError, configure_loopback};
+pub use ipam::{Ipam, IpamError};
+pub use netlink::NetlinkError;
+pub use network::{Driver, Network, NetworkSubnet};
+pub use port::Protocol;

@@ -1,0 +1,104 @@
+//! Other people's packet filters on the same machine.
+//!
+//! An `accept` in one table cannot undo a `drop` in another: every base chain of a hook has its say. A dockerd, ufw or
+//! firewalld may set the policy of iptables' `FORWARD` chain to `DROP`, and then nothing leaves our bridge. With
+//! iptables of the nf_tables kind that chain is a chain of the table `ip filter`, to which rules can be appended here:
+//!
+//! ```text
+//! -A FORWARD -o dory0 -j ACCEPT
+//! -A FORWARD -i dory0 -o docker0 -j RETURN
+//! -A FORWARD -i dory0 -o br-+ -j RETURN
+//! -A FORWARD -i dory0 -j ACCEPT
+//! ```
+//!
+//! They stand at the end, so that they replace the policy for our bridge and never overrule a rule that somebody wrote.
+//! The first opens nothing, since our own table drops what must not come in. The middle ones are there where a dockerd
+//! is: its containers' unpublished ports are protected by that policy alone. They are written in the form that
+//! iptables itself uses, so that `iptables -S` and dockerd go on reading the table, and carry our mark as user data.
+//!
+//! iptables of the older kind has tables of its own, which nf_tables does not show; that they exist is stated.
+
+use crate::bridge::NetworkFact;
+use crate::netlink::NetlinkError;
+use crate::nftables::{self, Policy, Transaction};
+
+const TABLE: &str = "filter";
+const CHAIN: &str = "FORWARD";
+/// The chain that every dockerd makes in [`TABLE`].
+const DOCKER: &str = "DOCKER";
+/// The interfaces of a dockerd's networks, as iptables patterns.
+const DOCKER_BRIDGES: [&str; 2] = ["docker0", "br-+"];
+/// Type of user data that is a comment (libnftnl's `NFTNL_UDATA_RULE_COMMENT`): `nft list` shows it.
+const COMMENT: u8 = 0;
+
+/// Our rules in other people's chains, for one bridge.
+#[derive(Debug, Clone)]
+pub(crate) struct ForeignFirewall {
+    bridge: String,
+}
+
+impl ForeignFirewall {
+    pub(crate) fn new(bridge: &str) -> Self {
+        Self { bridge: bridge.to_owned() }
+    }
+
+    /// Lets the bridge's packets through where a policy would drop them. Cheap where there is nothing to do.
+    pub(crate) fn open(&self) -> Option<NetworkFact> {
+        match self.try_open() {
+            Ok(false) => None,
+            Ok(true) => Some(NetworkFact::ForwardPolicyDrop(self.bridge.clone())),
+            Err(error) => Some(NetworkFact::ForwardPolicyStays(error.to_string())),
+        }
+    }
+
+    /// As [`Self::open`]; true where the policy drops.
+    fn try_open(&self) -> Result<bool, NetlinkError> {
+        if nftables::chain_policy(TABLE, CHAIN)? != Some(Policy::Drop) {
+            return Ok(false);
+        }
+        let mark = self.mark();
+        if !nftables::marked_rules(TABLE, CHAIN, &mark)?.is_empty() {
+            return Ok(true);
+        }
+        let bridge = self.bridge.as_str();
+        let mut transaction = Transaction::default();
+        transaction.append_rule(TABLE, CHAIN, Some(&mark), |rule| {
+            rule.output_interface_is(bridge).count().accept();
+        });
+        if nftables::chain_exists(TABLE, DOCKER)? {
+            for docker in DOCKER_BRIDGES {
+                transaction.append_rule(TABLE, CHAIN, Some(&mark), |rule| {
+                    rule.input_interface_is(bridge).output_interface_is(docker).count().leave();
+                });
+            }
+        }
+        transaction.append_rule(TABLE, CHAIN, Some(&mark), |rule| {
+            rule.input_interface_is(bridge).count().accept();
+        });
+        transaction.commit()?;
+        Ok(true)
+    }
+
+    /// Takes the rules back.
+    pub(crate) fn close(&self) -> Result<(), NetlinkError> {
+        let mut transaction = Transaction::default();
+        for handle in nftables::marked_rules(TABLE, CHAIN, &self.mark())? {
+            transaction.delete_rule(TABLE, CHAIN, handle);
+        }
+        transaction.commit()
+    }
+
+    /// The rules' user data: a comment with the bridge's name.
+    fn mark(&self) -> Vec<u8> {
+        let text = format!("dory {}\0", self.bridge);
+        let mut mark = vec![COMMENT, u8::try_from(text.len()).unwrap_or(u8::MAX)];
+        mark.extend(text.bytes());
+        mark
+    }
+}
+
+/// True where iptables of the older kind has a filter table in this network namespace.
+pub(crate) fn legacy_tables_exist() -> bool {
+    std::fs::read_to_string("/proc/thread-self/net/ip_tables_names")
+        .is_ok_and(|names| names.lines().any(|name| name == TABLE))
+}

@@ -1,0 +1,368 @@
+//! nf_tables over nfnetlink: transactions, sets and maps, and the lookups that a teardown or a survey needs.
+//!
+//! A [`Transaction`] is taken by the kernel as a whole or not at all, so that no packet ever meets half a change.
+
+mod expression;
+mod table;
+
+use dory_sys::netlink::NetlinkProtocol;
+
+use crate::netlink::{Attributes, Connection, Message, NetlinkError, flags};
+
+pub(crate) use expression::{Expressions, Register};
+pub(crate) use table::{Firewall, PublishedPort};
+
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+
+const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_DELTABLE: u16 = 2;
+const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_GETCHAIN: u16 = 4;
+const NFT_MSG_NEWRULE: u16 = 6;
+const NFT_MSG_GETRULE: u16 = 7;
+const NFT_MSG_DELRULE: u16 = 8;
+const NFT_MSG_NEWSET: u16 = 9;
+const NFT_MSG_NEWSETELEM: u16 = 12;
+const NFT_MSG_GETSETELEM: u16 = 13;
+const NFT_MSG_DELSETELEM: u16 = 14;
+
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_RULE_USERDATA: u16 = 7;
+const NFTA_SET_TABLE: u16 = 1;
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_FLAGS: u16 = 3;
+const NFTA_SET_KEY_TYPE: u16 = 4;
+const NFTA_SET_KEY_LEN: u16 = 5;
+const NFTA_SET_DATA_TYPE: u16 = 6;
+const NFTA_SET_DATA_LEN: u16 = 7;
+const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFTA_DATA_VALUE: u16 = 1;
+
+/// `NFT_SET_INTERVAL`: elements are ranges.
+const NFT_SET_INTERVAL: u32 = 0x4;
+/// `NFT_SET_MAP`: elements have data.
+const NFT_SET_MAP: u32 = 0x8;
+/// `NFT_SET_ELEM_INTERVAL_END`: the element is the first past a range.
+const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
+
+/// `NFPROTO_IPV4`.
+const NFPROTO_IPV4: u8 = 2;
+
+/// How many elements go into one message: about 60 bytes each, and a list of them must stay below 64 KiB.
+const ELEMENTS_PER_MESSAGE: usize = 512;
+
+/// The type that a base chain names to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChainType {
+    Filter,
+    Nat,
+}
+
+/// Where and when a base chain sees packets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hook {
+    pub(crate) kind: ChainType,
+    /// `NF_INET_*`.
+    pub(crate) number: u32,
+    pub(crate) priority: i32,
+}
+
+/// What a set's keys (or a map's data) are: the types that `nft` shows, packed six bits each, and the length in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DataType {
+    pub(crate) kind: u32,
+    pub(crate) length: u32,
+}
+
+/// A set, or a map where `data` is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Set<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) key: DataType,
+    pub(crate) data: Option<DataType>,
+    pub(crate) ranges: bool,
+}
+
+/// An element of a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Element {
+    pub(crate) key: Vec<u8>,
+    pub(crate) data: Option<Vec<u8>>,
+    /// The key is the first past a range.
+    pub(crate) range_end: bool,
+}
+
+impl Element {
+    /// A member of a set.
+    pub(crate) fn key(key: impl Into<Vec<u8>>) -> Self {
+        Self { key: key.into(), data: None, range_end: false }
+    }
+
+    /// An entry of a map.
+    pub(crate) fn entry(key: impl Into<Vec<u8>>, data: impl Into<Vec<u8>>) -> Self {
+        Self { key: key.into(), data: Some(data.into()), range_end: false }
+    }
+}
+
+/// Changes of tables of the IPv4 family, applied together.
+#[derive(Debug, Default)]
+pub(crate) struct Transaction {
+    messages: Vec<Message>,
+    sets: u32,
+}
+
+impl Transaction {
+    /// Applies the changes in the calling thread's network namespace.
+    pub(crate) fn commit(self) -> Result<(), NetlinkError> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        let bracket = |kind, operation: &str| {
+            let mut header = [0; 4];
+            header[2..].copy_from_slice(&NFNL_SUBSYS_NFTABLES.to_be_bytes());
+            Message::new(kind, 0, &header, operation)
+        };
+        Connection::open(NetlinkProtocol::Netfilter)?.transact(
+            bracket(NFNL_MSG_BATCH_BEGIN, "commit the packet filter's rules"),
+            self.messages,
+            bracket(NFNL_MSG_BATCH_END, "end the packet filter's transaction"),
+        )
+    }
+
+    /// Creates the table; no error where it is there.
+    pub(crate) fn add_table(&mut self, table: &str) {
+        self.push(NFT_MSG_NEWTABLE, flags::CREATE, format!("create the nftables table `{table}`"))
+            .text(NFTA_TABLE_NAME, table);
+    }
+
+    /// Deletes the table with all that is in it.
+    pub(crate) fn delete_table(&mut self, table: &str) {
+        self.push(NFT_MSG_DELTABLE, 0, format!("delete the nftables table `{table}`"))
+            .text(NFTA_TABLE_NAME, table);
+    }
+
+    /// Creates the chain, which is a base chain where `hook` is there.
+    pub(crate) fn add_chain(&mut self, table: &str, chain: &str, hook: Option<Hook>) {
+        let message = self.push(
+            NFT_MSG_NEWCHAIN,
+            flags::CREATE,
+            format!("create the nftables chain `{table} {chain}`"),
+        );
+        message.text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, chain);
+        if let Some(hook) = hook {
+            message.nest(NFTA_CHAIN_HOOK, |attributes| {
+                attributes
+                    .be32(NFTA_HOOK_HOOKNUM, hook.number)
+                    .be32(NFTA_HOOK_PRIORITY, hook.priority.cast_unsigned());
+            });
+            message.text(
+                NFTA_CHAIN_TYPE,
+                match hook.kind {
+                    ChainType::Filter => "filter",
+                    ChainType::Nat => "nat",
+                },
+            );
+        }
+    }
+
+    /// Appends a rule to the chain. `mark` is kept with it as user data, to find it again.
+    pub(crate) fn append_rule(
+        &mut self,
+        table: &str,
+        chain: &str,
+        mark: Option<&[u8]>,
+        fill: impl FnOnce(&mut Expressions<'_>),
+    ) {
+        let message = self.push(
+            NFT_MSG_NEWRULE,
+            flags::CREATE | flags::APPEND,
+            format!("add a rule to the nftables chain `{table} {chain}`"),
+        );
+        message.text(NFTA_RULE_TABLE, table).text(NFTA_RULE_CHAIN, chain);
+        message.nest(NFTA_RULE_EXPRESSIONS, |list| fill(&mut Expressions::new(list)));
+        if let Some(mark) = mark {
+            message.bytes(NFTA_RULE_USERDATA, mark);
+        }
+    }
+
+    /// Deletes every rule of the chain.
+    pub(crate) fn flush_chain(&mut self, table: &str, chain: &str) {
+        self.push(NFT_MSG_DELRULE, 0, format!("flush the nftables chain `{table} {chain}`"))
+            .text(NFTA_RULE_TABLE, table)
+            .text(NFTA_RULE_CHAIN, chain);
+    }
+
+    /// Deletes the rule with `handle`.
+    pub(crate) fn delete_rule(&mut self, table: &str, chain: &str, handle: u64) {
+        self.push(NFT_MSG_DELRULE, 0, format!("delete a rule of the nftables chain `{table} {chain}`"))
+            .text(NFTA_RULE_TABLE, table)
+            .text(NFTA_RULE_CHAIN, chain)
+            .bytes(NFTA_RULE_HANDLE, &handle.to_be_bytes());
+    }
+
+    /// Creates the set or map.
+    pub(crate) fn add_set(&mut self, table: &str, set: &Set<'_>) {
+        self.sets += 1;
+        let id = self.sets;
+        let message = self.push(
+            NFT_MSG_NEWSET,
+            flags::CREATE,
+            format!("create the nftables set `{table} {}`", set.name),
+        );
+        let ranges = if set.ranges { NFT_SET_INTERVAL } else { 0 };
+        let map = if set.data.is_some() { NFT_SET_MAP } else { 0 };
+        message
+            .text(NFTA_SET_TABLE, table)
+            .text(NFTA_SET_NAME, set.name)
+            .be32(NFTA_SET_FLAGS, ranges | map)
+            .be32(NFTA_SET_KEY_TYPE, set.key.kind)
+            .be32(NFTA_SET_KEY_LEN, set.key.length)
+            .be32(NFTA_SET_ID, id);
+        if let Some(data) = set.data {
+            message.be32(NFTA_SET_DATA_TYPE, data.kind).be32(NFTA_SET_DATA_LEN, data.length);
+        }
+    }
+
+    /// Adds elements; one that is there with the same data is no error.
+    pub(crate) fn add_elements(&mut self, table: &str, set: &str, elements: &[Element]) {
+        self.elements(NFT_MSG_NEWSETELEM, flags::CREATE, "add to", table, set, elements);
+    }
+
+    /// Deletes elements; one that is not there fails the transaction.
+    pub(crate) fn delete_elements(&mut self, table: &str, set: &str, elements: &[Element]) {
+        self.elements(NFT_MSG_DELSETELEM, 0, "delete from", table, set, elements);
+    }
+
+    fn elements(&mut self, kind: u16, flags: u16, verb: &str, table: &str, set: &str, elements: &[Element]) {
+        for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
+            let message = self.push(kind, flags, format!("{verb} the nftables set `{table} {set}`"));
+            message.text(NFTA_SET_ELEM_LIST_TABLE, table).text(NFTA_SET_ELEM_LIST_SET, set);
+            message.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
+                for element in chunk {
+                    list.nest(NFTA_LIST_ELEM, |attributes| write_element(attributes, element));
+                }
+            });
+        }
+    }
+
+    fn push(&mut self, kind: u16, flags: u16, operation: String) -> &mut Message {
+        self.messages.push(message(kind, flags | flags::ACK, operation));
+        self.messages.last_mut().expect("a message was just pushed")
+    }
+}
+
+/// Writes one element's attributes.
+fn write_element(attributes: &mut Message, element: &Element) {
+    if element.range_end {
+        attributes.be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+    }
+    attributes.nest(NFTA_SET_ELEM_KEY, |key| {
+        key.bytes(NFTA_DATA_VALUE, &element.key);
+    });
+    if let Some(data) = &element.data {
+        attributes.nest(NFTA_SET_ELEM_DATA, |value| {
+            value.bytes(NFTA_DATA_VALUE, data);
+        });
+    }
+}
+
+/// A message of nf_tables for the IPv4 family.
+fn message(kind: u16, flags: u16, operation: impl Into<String>) -> Message {
+    Message::new(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, &[NFPROTO_IPV4, 0, 0, 0], operation)
+}
+
+/// Size of `struct nfgenmsg`.
+const NFGENMSG: usize = 4;
+
+/// A base chain's policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Drop,
+    Accept,
+}
+
+/// The policy of the base chain `chain` of `table`; none where there is no such chain, or it has no hook.
+pub(crate) fn chain_policy(table: &str, chain: &str) -> Result<Option<Policy>, NetlinkError> {
+    let mut request =
+        message(NFT_MSG_GETCHAIN, flags::ACK, format!("find the nftables chain `{table} {chain}`"));
+    request.text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, chain);
+    let found = none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?;
+    let policy =
+        found.iter().find_map(|payload| Attributes::after(payload, NFGENMSG).be32(NFTA_CHAIN_POLICY));
+    Ok(policy.map(|policy| if policy == 0 { Policy::Drop } else { Policy::Accept }))
+}
+
+/// True where `table` has a chain `chain`.
+pub(crate) fn chain_exists(table: &str, chain: &str) -> Result<bool, NetlinkError> {
+    let mut request =
+        message(NFT_MSG_GETCHAIN, flags::ACK, format!("find the nftables chain `{table} {chain}`"));
+    request.text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, chain);
+    Ok(!none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?.is_empty())
+}
+
+/// The handles of the rules of `chain` that carry the user data `mark`, in the chain's order.
+pub(crate) fn marked_rules(table: &str, chain: &str, mark: &[u8]) -> Result<Vec<u64>, NetlinkError> {
+    let mut request = message(
+        NFT_MSG_GETRULE,
+        flags::DUMP,
+        format!("list the rules of the nftables chain `{table} {chain}`"),
+    );
+    request.text(NFTA_RULE_TABLE, table).text(NFTA_RULE_CHAIN, chain);
+    let found = none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?;
+    Ok(found
+        .iter()
+        .map(|payload| Attributes::after(payload, NFGENMSG))
+        .filter(|rule| rule.find(NFTA_RULE_USERDATA) == Some(mark))
+        .filter_map(|rule| Some(u64::from_be_bytes(rule.find(NFTA_RULE_HANDLE)?.try_into().ok()?)))
+        .collect())
+}
+
+/// The elements of the set or map `set` of `table`; none where there is no such set.
+pub(crate) fn elements(table: &str, set: &str) -> Result<Vec<Element>, NetlinkError> {
+    let mut request = message(
+        NFT_MSG_GETSETELEM,
+        flags::DUMP,
+        format!("list the elements of the nftables set `{table} {set}`"),
+    );
+    request.text(NFTA_SET_ELEM_LIST_TABLE, table).text(NFTA_SET_ELEM_LIST_SET, set);
+    let found = none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?;
+    let lists =
+        found.iter().map(|payload| Attributes::after(payload, NFGENMSG).nested(NFTA_SET_ELEM_LIST_ELEMENTS));
+    Ok(lists.flatten().filter_map(|(_, element)| read_element(Attributes::new(element))).collect())
+}
+
+/// Reads one element's attributes.
+fn read_element(attributes: Attributes<'_>) -> Option<Element> {
+    let key = attributes.nested(NFTA_SET_ELEM_KEY).find(NFTA_DATA_VALUE)?.to_vec();
+    let data = attributes.nested(NFTA_SET_ELEM_DATA).find(NFTA_DATA_VALUE).map(<[u8]>::to_vec);
+    let range_end = attributes.be32(NFTA_SET_ELEM_FLAGS).unwrap_or(0) & NFT_SET_ELEM_INTERVAL_END != 0;
+    Some(Element { key, data, range_end })
+}
+
+/// What does not exist has no content.
+fn none_if_missing(found: Result<Vec<Vec<u8>>, NetlinkError>) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    match found {
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => Ok(Vec::new()),
+        result => result,
+    }
+}

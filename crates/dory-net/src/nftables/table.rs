@@ -1,0 +1,341 @@
+//! The engine's own nftables table: what it holds and how one network or one port comes and goes.
+//!
+//! ```text
+//! set  bridges    { ifname }               our bridges
+//! set  peers      { ifname . ifname }      pairs of bridges whose containers may talk: each with itself
+//! set  subnets    { ipv4_addr, ranges }    our containers' addresses
+//! map  ports      { protocol . port               : address . port }   published on every address
+//! map  addresses  { address . protocol . port     : address . port }   published on one address
+//!
+//! loopback     filter, before all else: drops what claims to come for 127.0.0.0/8 out of a container
+//! prerouting   nat: connections from outside and from containers to a published port
+//! output       nat: connections of this machine to a published port, 127.0.0.1 included
+//! postrouting  nat: masquerades what leaves, what comes back to a bridge by a published port, and 127.0.0.1
+//! forward      filter: to a container only answers, published ports and its neighbours
+//! ```
+//!
+//! A network or a port is a set element, so that adding one to a hundred costs what the first did, and nothing has to be
+//! found again by a rule's handle. One table belongs to one engine and bears the name of its default bridge.
+//!
+//! 127.0.0.1: the bridge's `route_localnet` is set, so that the rewritten packet may leave by it, and the source is
+//! masqueraded, so that the answer finds back. Docker does the same without its user-space proxy. That setting alone
+//! would let a container reach services bound to 127.0.0.1 of this machine, which the chain `loopback` prevents; and
+//! `prerouting` leaves 127.0.0.0/8 alone, so that no neighbour on the wire reaches a port published on 127.0.0.1 only.
+
+use std::net::Ipv4Addr;
+
+use super::expression::{Membership, payload};
+use super::{ChainType, DataType, Element, Hook, Register, Set, Transaction, elements};
+use crate::address::Ipv4Subnet;
+use crate::netlink::NetlinkError;
+use crate::port::Protocol;
+
+const BRIDGES: &str = "bridges";
+const PEERS: &str = "peers";
+const SUBNETS: &str = "subnets";
+const PORTS: &str = "ports";
+const ADDRESSES: &str = "addresses";
+
+const NF_INET_PRE_ROUTING: u32 = 0;
+const NF_INET_FORWARD: u32 = 2;
+const NF_INET_LOCAL_OUT: u32 = 3;
+const NF_INET_POST_ROUTING: u32 = 4;
+/// `NF_IP_PRI_RAW`: before connection tracking.
+const PRIORITY_RAW: i32 = -300;
+/// `NF_IP_PRI_NAT_DST`.
+const PRIORITY_DESTINATION: i32 = -100;
+/// `NF_IP_PRI_FILTER`.
+const PRIORITY_FILTER: i32 = 0;
+/// `NF_IP_PRI_NAT_SRC`.
+const PRIORITY_SOURCE: i32 = 100;
+
+/// The numbers by which `nft` knows what a key is (libnftables' `enum datatypes`); the kernel only keeps them.
+const TYPE_ADDRESS: u32 = 7;
+const TYPE_PROTOCOL: u32 = 12;
+const TYPE_SERVICE: u32 = 13;
+const TYPE_INTERFACE: u32 = 41;
+
+/// Room of an interface's name, closing NUL included.
+const IFNAMSIZ: usize = 16;
+
+/// An interface's name as nf_tables compares it: sixteen bytes, NUL-filled.
+pub(super) fn interface_key(name: &str) -> [u8; IFNAMSIZ] {
+    let mut key = [0; IFNAMSIZ];
+    let length = name.len().min(IFNAMSIZ - 1);
+    key[..length].copy_from_slice(&name.as_bytes()[..length]);
+    key
+}
+
+/// The type of several values one after the other.
+fn concatenated(kinds: &[(u32, u32)]) -> DataType {
+    kinds.iter().fold(DataType { kind: 0, length: 0 }, |so_far, (kind, length)| DataType {
+        kind: so_far.kind << 6 | kind,
+        length: so_far.length + length,
+    })
+}
+
+/// One published port: what connections to `host` are sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PublishedPort {
+    pub(crate) protocol: Protocol,
+    /// The address on which it is published; unspecified for all.
+    pub(crate) host_address: Ipv4Addr,
+    pub(crate) host_port: u16,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) port: u16,
+}
+
+impl PublishedPort {
+    /// The map that holds it, and its element there.
+    fn element(&self) -> (&'static str, Element) {
+        let mut key = Vec::with_capacity(12);
+        let map = if self.host_address.is_unspecified() {
+            PORTS
+        } else {
+            key.extend(self.host_address.octets());
+            ADDRESSES
+        };
+        key.extend([self.protocol.number(), 0, 0, 0]);
+        key.extend(port_field(self.host_port));
+        let mut data = self.address.octets().to_vec();
+        data.extend(port_field(self.port));
+        (map, Element::entry(key, data))
+    }
+
+    /// Reads an element of `map`; none for what no engine of ours writes.
+    fn from_element(map: &str, element: &Element) -> Option<Self> {
+        let (host_address, key) = if map == ADDRESSES {
+            let (address, rest) = element.key.split_first_chunk::<4>()?;
+            (Ipv4Addr::from(*address), rest)
+        } else {
+            (Ipv4Addr::UNSPECIFIED, element.key.as_slice())
+        };
+        let (address, port) = element.data.as_deref()?.split_first_chunk::<4>()?;
+        Some(Self {
+            protocol: Protocol::from_number(*key.first()?)?,
+            host_address,
+            host_port: u16::from_be_bytes(*key.get(4..)?.first_chunk()?),
+            address: Ipv4Addr::from(*address),
+            port: u16::from_be_bytes(*port.first_chunk()?),
+        })
+    }
+}
+
+/// A port as it fills a register: network order, then padding.
+fn port_field(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
+}
+
+/// The engine's table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Firewall {
+    table: String,
+}
+
+impl Firewall {
+    /// The table `table`, whether or not it exists yet.
+    pub(crate) fn new(table: impl Into<String>) -> Self {
+        Self { table: table.into() }
+    }
+
+    /// Brings the table to its full form with `bridge` and `subnet` in it. Published ports that are there stay, and no
+    /// packet sees the table without its rules: an engine that starts again runs this over its predecessor's table.
+    pub(crate) fn install(&self, bridge: &str, subnet: Ipv4Subnet) -> Result<(), NetlinkError> {
+        let table = self.table.as_str();
+        let mut transaction = Transaction::default();
+        transaction.add_table(table);
+        add_sets(&mut transaction, table);
+        for (chain, hook) in base_chains() {
+            transaction.add_chain(table, chain, Some(hook));
+        }
+        transaction.add_chain(table, "to_container", None);
+        for chain in base_chains().map(|(chain, _)| chain).into_iter().chain(["to_container"]) {
+            transaction.flush_chain(table, chain);
+        }
+        add_nat_rules(&mut transaction, table);
+        add_filter_rules(&mut transaction, table);
+        let key = interface_key(bridge);
+        transaction.add_elements(table, BRIDGES, &[Element::key(key)]);
+        transaction.add_elements(table, PEERS, &[Element::key([key, key].concat())]);
+        transaction.add_elements(table, SUBNETS, &range(subnet));
+        transaction.commit()
+    }
+
+    /// Adds the ports, all or none.
+    pub(crate) fn publish(&self, ports: &[PublishedPort]) -> Result<(), NetlinkError> {
+        self.change(ports, Transaction::add_elements)
+    }
+
+    /// Removes the ports. One that is not there is left out.
+    pub(crate) fn unpublish(&self, ports: &[PublishedPort]) -> Result<(), NetlinkError> {
+        let there = self.published()?;
+        let ports: Vec<_> = ports.iter().filter(|port| there.contains(port)).copied().collect();
+        self.change(&ports, Transaction::delete_elements)
+    }
+
+    /// Applies `change` to each map that holds one of `ports`, in one transaction.
+    fn change(
+        &self,
+        ports: &[PublishedPort],
+        change: fn(&mut Transaction, &str, &str, &[Element]),
+    ) -> Result<(), NetlinkError> {
+        let mut transaction = Transaction::default();
+        for map in [PORTS, ADDRESSES] {
+            let elements: Vec<_> = ports
+                .iter()
+                .map(PublishedPort::element)
+                .filter(|(of, _)| *of == map)
+                .map(|(_, it)| it)
+                .collect();
+            change(&mut transaction, &self.table, map, &elements);
+        }
+        transaction.commit()
+    }
+
+    /// Every port that is published by this table.
+    pub(crate) fn published(&self) -> Result<Vec<PublishedPort>, NetlinkError> {
+        let mut ports = Vec::new();
+        for map in [PORTS, ADDRESSES] {
+            let found = elements(&self.table, map)?;
+            ports.extend(found.iter().filter_map(|element| PublishedPort::from_element(map, element)));
+        }
+        Ok(ports)
+    }
+
+    /// Deletes the table; no error where there is none.
+    pub(crate) fn remove(&self) -> Result<(), NetlinkError> {
+        let mut transaction = Transaction::default();
+        // Creating it first makes the deletion good either way.
+        transaction.add_table(&self.table);
+        transaction.delete_table(&self.table);
+        transaction.commit()
+    }
+}
+
+/// The table's base chains.
+fn base_chains() -> [(&'static str, Hook); 5] {
+    let hook = |kind, number, priority| Hook { kind, number, priority };
+    [
+        ("loopback", hook(ChainType::Filter, NF_INET_PRE_ROUTING, PRIORITY_RAW)),
+        ("prerouting", hook(ChainType::Nat, NF_INET_PRE_ROUTING, PRIORITY_DESTINATION)),
+        ("output", hook(ChainType::Nat, NF_INET_LOCAL_OUT, PRIORITY_DESTINATION)),
+        ("postrouting", hook(ChainType::Nat, NF_INET_POST_ROUTING, PRIORITY_SOURCE)),
+        ("forward", hook(ChainType::Filter, NF_INET_FORWARD, PRIORITY_FILTER)),
+    ]
+}
+
+/// Creates the sets and maps.
+fn add_sets(transaction: &mut Transaction, table: &str) {
+    let interface = (TYPE_INTERFACE, 16);
+    let address = (TYPE_ADDRESS, 4);
+    let port = [(TYPE_PROTOCOL, 4), (TYPE_SERVICE, 4)];
+    let target = concatenated(&[address, (TYPE_SERVICE, 4)]);
+    let set = |name, key, data| Set { name, key, data, ranges: name == SUBNETS };
+    for set in [
+        set(BRIDGES, concatenated(&[interface]), None),
+        set(PEERS, concatenated(&[interface, interface]), None),
+        set(SUBNETS, concatenated(&[address]), None),
+        set(PORTS, concatenated(&port), Some(target)),
+        set(ADDRESSES, concatenated(&[address, port[0], port[1]]), Some(target)),
+    ] {
+        transaction.add_set(table, &set);
+    }
+}
+
+/// Fills the chains that rewrite addresses.
+fn add_nat_rules(transaction: &mut Transaction, table: &str) {
+    transaction.append_rule(table, "prerouting", None, |rule| {
+        rule.is_loopback(payload::DESTINATION).leave();
+    });
+    for chain in ["prerouting", "output"] {
+        transaction.append_rule(table, chain, None, |rule| {
+            rule.load_field(payload::DESTINATION, Register::unit(0))
+                .load_protocol(Register::unit(1))
+                .load_field(payload::DESTINATION_PORT, Register::unit(2))
+                .lookup_map(ADDRESSES)
+                .rewrite_destination();
+        });
+        transaction.append_rule(table, chain, None, |rule| {
+            rule.destination_is_local()
+                .load_protocol(Register::unit(0))
+                .load_field(payload::DESTINATION_PORT, Register::unit(1))
+                .lookup_map(PORTS)
+                .rewrite_destination();
+        });
+    }
+    transaction.append_rule(table, "postrouting", None, |rule| {
+        rule.source(SUBNETS).output_interface(BRIDGES, Membership::NotIn).masquerade();
+    });
+    // A container that reaches its neighbour by a published port: the answer must come back this way.
+    transaction.append_rule(table, "postrouting", None, |rule| {
+        rule.output_interface(BRIDGES, Membership::In).published().source(SUBNETS).masquerade();
+    });
+    transaction.append_rule(table, "postrouting", None, |rule| {
+        rule.output_interface(BRIDGES, Membership::In).is_loopback(payload::SOURCE).masquerade();
+    });
+}
+
+/// Fills the chains that let pass or drop.
+fn add_filter_rules(transaction: &mut Transaction, table: &str) {
+    transaction.append_rule(table, "loopback", None, |rule| {
+        rule.input_interface(BRIDGES, Membership::In).is_loopback(payload::DESTINATION).drop();
+    });
+    transaction.append_rule(table, "forward", None, |rule| {
+        rule.output_interface(BRIDGES, Membership::In).jump("to_container");
+    });
+    transaction.append_rule(table, "to_container", None, |rule| rule.established().accept());
+    transaction.append_rule(table, "to_container", None, |rule| rule.published().accept());
+    transaction.append_rule(table, "to_container", None, |rule| {
+        let (input, output) = (Register::unit(0), Register::unit(4));
+        rule.load_input_interface(input)
+            .load_output_interface(output)
+            .lookup(PEERS, input, Membership::In)
+            .accept();
+    });
+    transaction.append_rule(table, "to_container", None, |rule| rule.drop());
+}
+
+/// The two elements that make a range: its first address, and the first one past it (none at the very end).
+fn range(subnet: Ipv4Subnet) -> Vec<Element> {
+    let mut elements = vec![Element::key(subnet.base().octets())];
+    if let Some(end) = subnet.broadcast().to_bits().checked_add(1) {
+        elements.push(Element { range_end: true, ..Element::key(end.to_be_bytes()) });
+    }
+    elements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_survives_its_element() {
+        for host_address in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 1)] {
+            let port = PublishedPort {
+                protocol: Protocol::Udp,
+                host_address,
+                host_port: 8080,
+                address: Ipv4Addr::new(172, 17, 0, 2),
+                port: 80,
+            };
+            let (map, element) = port.element();
+            assert_eq!(PublishedPort::from_element(map, &element), Some(port));
+        }
+        assert_eq!(PublishedPort::from_element(PORTS, &Element::key([6, 0])), None);
+    }
+
+    #[test]
+    fn a_range_ends_after_its_last_address() {
+        let elements = range("172.17.0.0/16".parse().unwrap());
+        assert_eq!(elements[0].key, [172, 17, 0, 0]);
+        assert_eq!((elements[1].key.as_slice(), elements[1].range_end), (&[172, 18, 0, 0][..], true));
+        assert_eq!(range("255.255.0.0/16".parse().unwrap()).len(), 1);
+    }
+
+    #[test]
+    fn interface_keys_have_sixteen_bytes() {
+        assert_eq!(&interface_key("dory0")[..6], b"dory0\0");
+        assert_eq!(interface_key("a-name-that-is-far-too-long")[15], 0);
+    }
+}
