@@ -3,8 +3,8 @@
 //! Every function here is safe to call; what it relies on stands in its `SAFETY` comments. Where rustix has a safe
 //! wrapper, callers use rustix directly and nothing is repeated here.
 
+pub mod bpf;
 pub mod mount;
 pub mod netlink;
 pub mod process;
 pub mod seccomp;
-
