@@ -1,5 +1,6 @@
 //! Which hierarchies there are, and where in them the engine stands.
 
+use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -124,6 +125,39 @@ impl Hierarchies {
         Self { trees, position, read_only }
     }
 
+    /// Mounts every hierarchy afresh beneath `directory`, whose mount namespace should be this process's own, and looks
+    /// again. In a container the surroundings often mount them read-only, or not at all, while CAP_SYS_ADMIN in the
+    /// cgroup namespace's user namespace allows a writable mount of the same trees.
+    ///
+    /// # Errors
+    /// [`CgroupError::Read`] as [`Hierarchies::detect`]; [`CgroupError::Mount`] where not a single one can be mounted.
+    pub fn mount_fresh(directory: &Path) -> Result<Self, CgroupError> {
+        let path = PathBuf::from("/proc/self/cgroup");
+        let own_groups = fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })?;
+        let results: Vec<_> =
+            mounts_of(&own_groups).into_iter().map(|kind| mount_one(directory, &kind)).collect();
+        if results.iter().all(Result::is_err) {
+            results.into_iter().find_map(Result::err).map_or(Ok(()), Err)?;
+        }
+        Self::detect()
+    }
+
+    /// Tries whether groups can be made, in every tree, by making one and removing it.
+    ///
+    /// # Errors
+    /// [`CgroupError::Make`] or [`CgroupError::Remove`] at the first tree that refuses; [`CgroupError::NotAvailable`]
+    /// without a tree.
+    pub fn try_make(&self) -> Result<(), CgroupError> {
+        if self.trees.is_empty() {
+            return Err(CgroupError::NotAvailable("a writable control group"));
+        }
+        self.trees.iter().try_for_each(|tree| {
+            let path = tree.base_directory().join(format!("dory-try-{}", std::process::id()));
+            fs::create_dir(&path).map_err(|source| CgroupError::Make { path: path.clone(), source })?;
+            fs::remove_dir(&path).map_err(|source| CgroupError::Remove { path, source })
+        })
+    }
+
     /// How controllers are mounted.
     pub fn mode(&self) -> Mode {
         let v1 = self.trees.iter().any(|tree| !tree.is_v2);
@@ -164,6 +198,32 @@ impl Hierarchies {
         controllers.dedup();
         controllers
     }
+}
+
+/// What to mount: the v1 controllers of each line of /proc/self/cgroup in the kernel's spelling, or nothing for v2.
+fn mounts_of(own_groups: &str) -> Vec<Option<String>> {
+    let kind = |line: &str| {
+        let mut fields = line.splitn(3, ':');
+        let (id, names) = (fields.next()?, fields.next()?);
+        let known = |name: &str| Controller::ALL.iter().any(|controller| controller.v1_name() == name);
+        match names {
+            "" if id == "0" => Some(None),
+            names if names.split(',').any(known) => Some(Some(names.to_owned())),
+            _ => None,
+        }
+    };
+    own_groups.lines().filter_map(kind).collect()
+}
+
+fn mount_one(directory: &Path, controllers: &Option<String>) -> Result<(), CgroupError> {
+    use rustix::mount::{MountFlags, mount};
+    let (name, kind) = controllers.as_deref().map_or(("unified", "cgroup2"), |names| (names, "cgroup"));
+    let path = directory.join(name);
+    let data = controllers.as_deref().map(|names| CString::new(names).expect("a line of /proc has no NUL"));
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    fs::create_dir_all(&path)
+        .and_then(|()| Ok(mount(kind, &path, kind, flags, data.as_deref())?))
+        .map_err(|source| CgroupError::Mount { kind: name.to_owned(), path, source })
 }
 
 /// The group above an engine's leaf, or `own` itself.
@@ -207,6 +267,13 @@ mod tests {
             assert_eq!(hierarchies.mode(), Mode::V2);
             assert_eq!(hierarchies.trees[0].base, Path::new(expected), "{own}");
         }
+    }
+
+    #[test]
+    fn knows_what_to_mount_afresh() {
+        let text = "9:name=systemd:/\n4:memory:/a\n2:cpu,cpuacct:/a\n1:net_cls:/\n0::/\n";
+        let expected = [Some("memory".to_owned()), Some("cpu,cpuacct".to_owned()), None];
+        assert_eq!(mounts_of(text), expected);
     }
 
     #[test]
