@@ -226,7 +226,7 @@ impl BridgeNetwork {
             mtu,
             options: config.options.clone(),
         };
-        let ipam = Mutex::new(Ipam::new(&config.name, subnet, gateway));
+        let ipam = Mutex::new(Ipam::new(config.id.clone(), &config.name, subnet, gateway));
         Ok(Self { network, owner: config.owner.clone(), index, firewall, foreign, ipam, facts })
     }
 
@@ -307,6 +307,7 @@ impl BridgeNetwork {
         rules.and(pairs).and(bridge).map_err(|error| BridgeError::Remove(self.network.bridge.clone(), error))
     }
 
+    /// The network's table in the packet filter.
     pub(crate) fn firewall(&self) -> &Firewall {
         &self.firewall
     }

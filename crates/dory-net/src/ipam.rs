@@ -6,18 +6,20 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use dory_types::NetworkId;
+
 use crate::address::Ipv4Subnet;
 
 /// An address cannot be had. The sentences are Docker's, since clients look for them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
     /// Every address of the subnet is taken.
-    #[error("no available IPv4 addresses on this network's address pools: {network} ({subnet})")]
+    #[error("no available IPv4 addresses on this network's address pools: {network} ({id})")]
     Exhausted {
         /// The network's name.
         network: String,
-        /// Its subnet.
-        subnet: Ipv4Subnet,
+        /// Its id.
+        id: NetworkId,
     },
     /// The requested address is not one of the subnet's hosts.
     #[error("invalid address {address}: It does not belong to any of this network's subnets")]
@@ -36,15 +38,16 @@ pub enum IpamError {
 /// The addresses of one subnet.
 #[derive(Debug, Clone)]
 pub struct Ipam {
+    id: NetworkId,
     network: String,
     subnet: Ipv4Subnet,
     taken: BTreeSet<Ipv4Addr>,
 }
 
 impl Ipam {
-    /// The addresses of `subnet`, of which `gateway` is taken. `network` is named in errors.
-    pub fn new(network: impl Into<String>, subnet: Ipv4Subnet, gateway: Ipv4Addr) -> Self {
-        Self { network: network.into(), subnet, taken: BTreeSet::from([gateway]) }
+    /// The addresses of `subnet`, of which `gateway` is taken. Errors name the network by `id` and `network`.
+    pub fn new(id: NetworkId, network: impl Into<String>, subnet: Ipv4Subnet, gateway: Ipv4Addr) -> Self {
+        Self { id, network: network.into(), subnet, taken: BTreeSet::from([gateway]) }
     }
 
     /// Takes `requested`, or else the lowest address that is free.
@@ -58,7 +61,7 @@ impl Ipam {
             Some(address) => address,
             None => self
                 .lowest_free()
-                .ok_or_else(|| IpamError::Exhausted { network: self.network.clone(), subnet: self.subnet })?,
+                .ok_or_else(|| IpamError::Exhausted { network: self.network.clone(), id: self.id.clone() })?,
         };
         self.taken.insert(address);
         Ok(address)
@@ -105,7 +108,7 @@ mod tests {
     }
 
     fn ipam() -> Ipam {
-        Ipam::new("bridge", "10.0.0.0/29".parse().unwrap(), address(1))
+        Ipam::new(NetworkId::from_bytes([7; 32]), "bridge", "10.0.0.0/29".parse().unwrap(), address(1))
     }
 
     #[test]
@@ -121,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_gateway_elsewhere_is_left_out() {
-        let mut ipam = Ipam::new("n", "10.0.0.0/29".parse().unwrap(), address(3));
+        let mut ipam =
+            Ipam::new(NetworkId::from_bytes([7; 32]), "n", "10.0.0.0/29".parse().unwrap(), address(3));
         let all: Vec<_> = std::iter::from_fn(|| ipam.allocate(None).ok()).collect();
         assert_eq!(all, [1, 2, 4, 5, 6].map(address));
     }

@@ -27,4 +27,4 @@ pub use endpoint::{Endpoint, EndpointConfig, EndpointError, configure_loopback};
 pub use ipam::{Ipam, IpamError};
 pub use netlink::NetlinkError;
 pub use network::{Driver, Network, NetworkSubnet};
-pub use port::Protocol;
+pub use port::{PortAllocator, PortMapping, PortRequest, Protocol, Publication, PublishError};

@@ -53,3 +53,186 @@ fn privileged_a_container_reaches_the_outside_masqueraded() {
         run("nft -j list table ip dory0");
     });
 }
+
+#[test]
+fn privileged_engines_in_one_namespace_share_nothing() {
+    let lab = Lab::new();
+    let (one, other) = inside(&lab.engine, || {
+        (BridgeNetwork::ensure(&config("one")).unwrap(), BridgeNetwork::ensure(&config("other")).unwrap())
+    });
+    assert_eq!((one.network().bridge.as_str(), other.network().bridge.as_str()), ("dory0", "dory1"));
+    assert_eq!(other.subnet().subnet.to_string(), "172.18.0.0/16");
+    let (here, there) = inside(&lab.engine, || (container(&one), container(&other)));
+    let _server = serve(&there.netns, there.endpoint.address, 80, 1);
+    assert!(ask(&here.netns, there.endpoint.address, 80).is_err(), "networks are apart");
+    inside(&lab.engine, || other.remove().unwrap());
+    inside(&here.netns, || assert!(ping(OUTSIDE), "the other engine's end changes nothing here"));
+}
+
+#[test]
+fn privileged_a_nested_engine_takes_the_next_subnet() {
+    let lab = Lab::new();
+    let outer = inside(&lab.engine, || BridgeNetwork::ensure(&config("outer")).unwrap());
+    let level_two = inside(&lab.engine, || container(&outer));
+    let inner = inside(&level_two.netns, || BridgeNetwork::ensure(&config("inner")).unwrap());
+    assert_eq!(inner.subnet().subnet.to_string(), "172.18.0.0/16");
+    assert_eq!((inner.network().bridge.as_str(), inner.network().mtu), ("dory0", 1400));
+    let level_three = inside(&level_two.netns, || container(&inner));
+    let server = serve(&lab.outside, OUTSIDE, 80, 1);
+    assert_eq!(ask(&level_three.netns, OUTSIDE, 80).unwrap(), ENGINE.to_string());
+    server.join().unwrap();
+}
+
+#[test]
+fn privileged_the_next_engine_adopts_the_network() {
+    let lab = Lab::new();
+    let (container, again) = inside(&lab.engine, || {
+        let network = BridgeNetwork::ensure(&config("one")).unwrap();
+        let container = container(&network);
+        (container, BridgeNetwork::ensure(&config("one")).unwrap())
+    });
+    assert_eq!(again.network().bridge, "dory0");
+    assert_eq!(again.subnet().subnet.to_string(), "172.17.0.0/16");
+    assert!(again.restore([container.endpoint.address]).is_empty());
+    assert_eq!(again.allocate(None).unwrap(), Ipv4Addr::new(172, 17, 0, 3));
+    inside(&container.netns, || assert!(ping(OUTSIDE)));
+}
+
+#[test]
+fn privileged_sweep_deletes_what_no_record_claims() {
+    let lab = Lab::new();
+    inside(&lab.engine, || {
+        let network = BridgeNetwork::ensure(&config("one")).unwrap();
+        let other = BridgeNetwork::ensure(&config("other")).unwrap();
+        let containers: Vec<_> = (0..6).map(|_| container(&network)).collect();
+        let _elsewhere = container(&other);
+        let live: Vec<_> = containers[..2].iter().map(|it| it.endpoint.host_interface.clone()).collect();
+        let mut swept = network.sweep(&live).unwrap();
+        let mut expected: Vec<_> =
+            containers[2..].iter().map(|it| it.endpoint.host_interface.clone()).collect();
+        swept.sort();
+        expected.sort();
+        assert_eq!(swept, expected);
+        assert_eq!(
+            json("ip -j link show type veth").as_array().unwrap().len(),
+            2 + 1 + 1,
+            "live, other's, uplink"
+        );
+        assert!(network.sweep(&live).unwrap().is_empty());
+        network.remove().unwrap();
+        other.remove().unwrap();
+        assert_eq!(
+            json("ip -j link show type bridge")
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|it| it["ifname"].is_string())
+                .count(),
+            0
+        );
+        assert_eq!(run("nft list tables"), "");
+    });
+}
+
+#[test]
+fn privileged_a_failed_connection_leaves_nothing() {
+    let lab = Lab::new();
+    inside(&lab.engine, || {
+        let network = BridgeNetwork::ensure(&config("one")).unwrap();
+        let mut wrong = endpoint_config(&network);
+        wrong.sysctls = vec![("net.ipv4.conf.eth0.no_such_setting".into(), "1".into())];
+        let netns = namespace();
+        network.connect(netns.as_fd(), &wrong).unwrap_err();
+        assert_eq!(json("ip -j link show type veth").as_array().unwrap().len(), 1, "the uplink alone");
+        container_in(&network, netns);
+    });
+}
+
+#[test]
+fn privileged_none_has_a_loopback() {
+    let netns = namespace();
+    configure_loopback(netns.as_fd()).unwrap();
+    inside(&netns, || assert!(ping(Ipv4Addr::LOCALHOST)));
+}
+
+#[test]
+fn privileged_a_namespace_of_a_child_user_namespace_is_joined() {
+    let lab = Lab::new();
+    let mut child = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c", "echo ready; read line"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
+    let netns: OwnedFd = std::fs::File::open(format!("/proc/{}/ns/net", child.id())).unwrap().into();
+    let container = inside(&lab.engine, || {
+        let network = BridgeNetwork::ensure(&config("one")).unwrap();
+        container_in(&network, netns)
+    });
+    inside(&container.netns, || assert!(ping(OUTSIDE)));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+#[test]
+fn privileged_a_dropping_forward_policy_is_overcome_and_restored() {
+    let lab = Lab::new();
+    inside(&lab.engine, || {
+        run("iptables -P FORWARD DROP && iptables -N DOCKER && iptables -A FORWARD -o docker0 -j DOCKER");
+        let before = run("iptables -S");
+        let network = BridgeNetwork::ensure(&config("one")).unwrap();
+        assert!(network.facts().contains(&NetworkFact::ForwardPolicyDrop("dory0".into())));
+        let container = container(&network);
+        inside(&container.netns, || assert!(ping(OUTSIDE)));
+        let rules = run("iptables -S FORWARD");
+        for rule in [
+            "-o dory0 -j ACCEPT",
+            "-i dory0 -o docker0 -j RETURN",
+            "-i dory0 -o br-+ -j RETURN",
+            "-i dory0 -j ACCEPT",
+        ] {
+            assert!(
+                rules
+                    .replace(" -m comment --comment \"dory dory0\"", "")
+                    .contains(&format!("-A FORWARD {rule}")),
+                "iptables can read {rule}: {rules}"
+            );
+        }
+        BridgeNetwork::ensure(&config("one")).unwrap();
+        assert_eq!(run("iptables -S FORWARD"), rules, "they are there once");
+        network.remove().unwrap();
+        assert_eq!(run("iptables -S"), before);
+    });
+}
+
+#[test]
+fn privileged_a_forward_policy_that_comes_later_is_overcome_at_the_next_start() {
+    let lab = Lab::new();
+    inside(&lab.engine, || {
+        let network = BridgeNetwork::ensure(&config("one")).unwrap();
+        run("iptables -P FORWARD DROP");
+        let container = container(&network);
+        inside(&container.netns, || assert!(ping(OUTSIDE)));
+    });
+}
+
+#[test]
+fn privileged_connect_is_quick() {
+    let lab = Lab::new();
+    inside(&lab.engine, || {
+        let network = BridgeNetwork::ensure(&config("one")).unwrap();
+        let mut times: Vec<_> = (0..40)
+            .map(|_| {
+                let (netns, config) = (namespace(), endpoint_config(&network));
+                let start = Instant::now();
+                network.connect(netns.as_fd(), &config).unwrap();
+                let elapsed = start.elapsed();
+                std::mem::drop(netns);
+                elapsed
+            })
+            .collect();
+        times.sort();
+        println!("connect: median {:?}, best {:?}, worst {:?}", times[20], times[0], times[39]);
+    });
+}

@@ -9,7 +9,7 @@ use dory_sys::netlink::NetlinkProtocol;
 
 use crate::netlink::{Attributes, Connection, Message, NetlinkError, flags};
 
-pub(crate) use expression::{Expressions, Register};
+use expression::{Expressions, Register};
 pub(crate) use table::{Firewall, PublishedPort};
 
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;

@@ -1,9 +1,9 @@
-//! The engine's own nftables table: what it holds and how one network or one port comes and goes.
+//! A network's own nftables table: what it holds, and how ports come and go.
 //!
 //! ```text
-//! set  bridges    { ifname }               our bridges
-//! set  peers      { ifname . ifname }      pairs of bridges whose containers may talk: each with itself
-//! set  subnets    { ipv4_addr, ranges }    our containers' addresses
+//! set  bridges    { ifname }               the network's bridge
+//! set  peers      { ifname . ifname }      pairs of interfaces whose containers may talk: the bridge with itself
+//! set  subnets    { ipv4_addr, ranges }    the containers' addresses
 //! map  ports      { protocol . port               : address . port }   published on every address
 //! map  addresses  { address . protocol . port     : address . port }   published on one address
 //!
@@ -14,8 +14,9 @@
 //! forward      filter: to a container only answers, published ports and its neighbours
 //! ```
 //!
-//! A network or a port is a set element, so that adding one to a hundred costs what the first did, and nothing has to be
-//! found again by a rule's handle. One table belongs to one engine and bears the name of its default bridge.
+//! A port is an element of a map, so that the hundredth costs what the first did, a packet is looked up in constant time,
+//! and nothing has to be found again by a rule's handle. The table bears the name of its bridge, so that neither two
+//! networks nor two engines meet in one.
 //!
 //! 127.0.0.1: the bridge's `route_localnet` is set, so that the rewritten packet may leave by it, and the source is
 //! masqueraded, so that the answer finds back. Docker does the same without its user-space proxy. That setting alone
@@ -127,7 +128,7 @@ fn port_field(port: u16) -> [u8; 4] {
     [high, low, 0, 0]
 }
 
-/// The engine's table.
+/// A network's table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Firewall {
     table: String,

@@ -1,0 +1,250 @@
+//! Publishing a container's ports, all or none, and finding them again.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+
+use super::{PortAllocator, PortMapping, PortRequest, Protocol, reserve::reserve};
+use crate::bridge::BridgeNetwork;
+use crate::netlink::NetlinkError;
+use crate::nftables::PublishedPort;
+
+/// A port could not be published. The sentences are those of dockerd 20.10, which clients look for; the engine puts
+/// Docker's "driver failed programming external connectivity on endpoint NAME (ID): " before them.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Another container of this engine has the port.
+    #[error("Bind for {address}:{port} failed: port is already allocated")]
+    Allocated {
+        /// The address on which it was to be published.
+        address: Ipv4Addr,
+        /// The port of this machine.
+        port: u16,
+    },
+    /// Another program has the port, or this machine lacks the address.
+    #[error("Error starting userland proxy: listen {protocol}4 {address}:{port}: bind: {}", Reason(*.source))]
+    Bind {
+        /// The protocol.
+        protocol: Protocol,
+        /// The address on which it was to be published.
+        address: Ipv4Addr,
+        /// The port of this machine.
+        port: u16,
+        /// The refusal.
+        source: Errno,
+    },
+    /// No port of the range is free.
+    #[error("all ports are allocated")]
+    Exhausted,
+    /// The packet filter refused.
+    #[error("cannot publish the ports in the packet filter")]
+    Filter(#[source] NetlinkError),
+}
+
+/// An error number in the words that Go has for it, which is what dockerd's clients see.
+struct Reason(Errno);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Errno::ADDRINUSE => formatter.write_str("address already in use"),
+            Errno::ADDRNOTAVAIL => formatter.write_str("cannot assign requested address"),
+            Errno::ACCESS => formatter.write_str("permission denied"),
+            other => write!(formatter, "{other}"),
+        }
+    }
+}
+
+/// A container's published ports, and the sockets that reserve them: whoever closes those gives the ports back to the
+/// machine, so that a process that lives as long as the container must hold them.
+#[derive(Debug)]
+pub struct Publication {
+    /// The ports, in the order of the requests.
+    pub ports: Vec<PortMapping>,
+    /// The reservations.
+    pub sockets: Vec<OwnedFd>,
+}
+
+impl BridgeNetwork {
+    /// Publishes the ports of the container at `address`: all of them or, with an error, none.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub fn publish(
+        &self,
+        allocator: &PortAllocator,
+        address: Ipv4Addr,
+        requests: &[PortRequest],
+    ) -> Result<Publication, PublishError> {
+        let mut publication = Publication { ports: Vec::new(), sockets: Vec::new() };
+        let all = requests
+            .iter()
+            .try_for_each(|request| {
+                let (mapping, socket) = reserve_one(allocator, request)?;
+                publication.ports.push(mapping);
+                publication.sockets.extend(socket);
+                Ok(())
+            })
+            .and_then(|()| {
+                self.firewall().publish(&elements(address, &publication.ports)).map_err(PublishError::Filter)
+            });
+        if let Err(error) = all {
+            publication.ports.iter().for_each(|mapping| allocator.release(mapping));
+            return Err(error);
+        }
+        Ok(publication)
+    }
+
+    /// Takes the ports of the container at `address` back, in one change of the packet filter. The reservations go with
+    /// their sockets.
+    ///
+    /// # Errors
+    /// The refusal of the packet filter; the ports are given back to the engine all the same.
+    pub fn unpublish(
+        &self,
+        allocator: &PortAllocator,
+        address: Ipv4Addr,
+        ports: &[PortMapping],
+    ) -> Result<(), NetlinkError> {
+        ports.iter().for_each(|mapping| allocator.release(mapping));
+        if ports.is_empty() {
+            return Ok(());
+        }
+        self.firewall().unpublish(&elements(address, ports))
+    }
+
+    /// Takes over what an earlier engine published for the containers that still run, given by address: their ports are
+    /// taken, what the packet filter lacks is put back, and what belongs to no container is removed. Ports that are in
+    /// order are not touched, and their connections see no gap.
+    ///
+    /// # Errors
+    /// The refusal of the packet filter.
+    pub fn restore_ports(
+        &self,
+        allocator: &PortAllocator,
+        containers: &[(Ipv4Addr, Vec<PortMapping>)],
+    ) -> Result<(), NetlinkError> {
+        containers.iter().flat_map(|(_, ports)| ports).for_each(|mapping| allocator.restore(mapping));
+        let wanted: Vec<_> =
+            containers.iter().flat_map(|(address, ports)| elements(*address, ports)).collect();
+        let there = self.firewall().published()?;
+        let stale: Vec<_> = there.iter().filter(|port| !wanted.contains(port)).copied().collect();
+        if !stale.is_empty() {
+            self.firewall().unpublish(&stale)?;
+        }
+        let missing: Vec<_> = wanted.into_iter().filter(|port| !there.contains(port)).collect();
+        self.firewall().publish(&missing)
+    }
+}
+
+/// The elements of the packet filter for `ports` of the container at `address`.
+fn elements(address: Ipv4Addr, ports: &[PortMapping]) -> Vec<PublishedPort> {
+    ports
+        .iter()
+        .map(|mapping| PublishedPort {
+            protocol: mapping.protocol,
+            host_address: mapping.host_address,
+            host_port: mapping.host_port,
+            address,
+            port: mapping.container_port,
+        })
+        .collect()
+}
+
+/// Takes and reserves the first free port that `request` allows. With a choice, a port that somebody has is stepped
+/// over; without one, it is the error.
+fn reserve_one(
+    allocator: &PortAllocator,
+    request: &PortRequest,
+) -> Result<(PortMapping, Option<OwnedFd>), PublishError> {
+    let any = request.host_ports.is_none();
+    let candidates: Box<dyn Iterator<Item = u16>> = match request.host_ports.clone() {
+        Some(range) => Box::new(range),
+        None => Box::new(allocator.candidates()),
+    };
+    let mut last = PublishError::Exhausted;
+    for host_port in candidates {
+        let mapping = PortMapping {
+            protocol: request.protocol,
+            container_port: request.container_port,
+            host_address: request.host_address,
+            host_port,
+        };
+        match reserve_port(allocator, &mapping) {
+            Ok(socket) => {
+                if any {
+                    allocator.gave(host_port);
+                }
+                return Ok((mapping, socket));
+            }
+            Err(
+                error
+                @ (PublishError::Allocated { .. } | PublishError::Bind { source: Errno::ADDRINUSE, .. }),
+            ) => {
+                last = error;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(if any { PublishError::Exhausted } else { last })
+}
+
+/// Takes and reserves one port.
+fn reserve_port(allocator: &PortAllocator, mapping: &PortMapping) -> Result<Option<OwnedFd>, PublishError> {
+    let PortMapping { protocol, host_address: address, host_port: port, .. } = *mapping;
+    if !allocator.take(protocol, address, port) {
+        return Err(PublishError::Allocated { address, port });
+    }
+    reserve(protocol, address, port).map_err(|source| {
+        allocator.release(mapping);
+        PublishError::Bind { protocol, address, port, source }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_read_as_dockerds() {
+        let address = Ipv4Addr::UNSPECIFIED;
+        let bind = |source| PublishError::Bind { protocol: Protocol::Tcp, address, port: 8080, source };
+        for (error, expected) in [
+            (
+                PublishError::Allocated { address, port: 8080 },
+                "Bind for 0.0.0.0:8080 failed: port is already allocated",
+            ),
+            (
+                bind(Errno::ADDRINUSE),
+                "Error starting userland proxy: listen tcp4 0.0.0.0:8080: bind: address already in use",
+            ),
+            (
+                bind(Errno::ADDRNOTAVAIL),
+                "Error starting userland proxy: listen tcp4 0.0.0.0:8080: bind: cannot assign requested address",
+            ),
+        ] {
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_range_steps_over_what_is_taken() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let taken = listener.local_addr().unwrap().port();
+        let allocator = PortAllocator::new();
+        let mut request = PortRequest {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_address: Ipv4Addr::LOCALHOST,
+            host_ports: Some(taken..=taken),
+        };
+        assert!(matches!(reserve_one(&allocator, &request), Err(PublishError::Bind { .. })));
+        request.host_ports = Some(taken..=taken.saturating_add(20));
+        let (mapping, _socket) = reserve_one(&allocator, &request).unwrap();
+        assert!(mapping.host_port > taken);
+        request.host_ports = Some(mapping.host_port..=mapping.host_port);
+        assert!(matches!(reserve_one(&allocator, &request), Err(PublishError::Allocated { .. })));
+    }
+}
