@@ -38,7 +38,7 @@ impl Controller {
     ];
 
     /// Name as a v1 mount option.
-    pub(crate) fn v1_name(self) -> &'static str {
+    pub fn v1_name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::CpuAcct => "cpuacct",

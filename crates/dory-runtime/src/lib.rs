@@ -13,8 +13,10 @@
 //! Only code that runs single-threaded forks here: the shim is re-executed from a sealed memfd and never starts a
 //! thread, so its children may allocate and run ordinary Rust before `execve`.
 
+pub mod capability;
 pub mod client;
 mod error;
+mod filesystem;
 mod init;
 mod launcher;
 pub mod protocol;

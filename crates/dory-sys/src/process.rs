@@ -93,14 +93,16 @@ fn raw_clone3(options: CloneOptions<'_>, pidfd: &mut RawFd) -> io::Result<i32> {
     // SAFETY: without CLONE_VM and without a stack this is a fork: the child gets a copy of this very stack. The process
     // is single-threaded (checked by the caller), so no lock is held by a thread that the child lacks. `arguments` and
     // `pidfd` outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
     if result >= 0 { Ok(result as i32) } else { Err(io::Error::last_os_error()) }
 }
 
 fn raw_clone(flags: u64, pidfd: &mut RawFd) -> io::Result<i32> {
     let flags = flags | libc::CLONE_PIDFD as u64 | libc::SIGCHLD as u64;
     // SAFETY: as in `raw_clone3`; clone(2) stores the pidfd where `parent_tid` points.
-    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, pidfd as *mut RawFd, 0_usize, 0_usize) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, pidfd as *mut RawFd, 0_usize, 0_usize) };
     if result >= 0 { Ok(result as i32) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -151,6 +153,19 @@ pub fn reset_signals() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
 }
 
+/// Makes `command`'s child begin with [`reset_signals`].
+pub fn reset_signals_in_child(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: `reset_signals` makes system calls only (signal, sigemptyset, sigprocmask are async-signal-safe), allocates
+    // nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| {
+            reset_signals();
+            Ok(())
+        });
+    }
+}
+
 /// Blocks every signal, so that [`wait_signal`] receives them one by one.
 pub fn block_signals() {
     // SAFETY: an all-zero `sigset_t` is overwritten by `sigfillset` before use.
@@ -191,8 +206,9 @@ pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
 /// The kernel's; `ESRCH` for a process that is gone.
 pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open, no details are given.
-    let result =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -1,0 +1,61 @@
+//! A process of `docker exec`, from the fork to execve.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use rustix::process::Signal;
+
+use crate::error::StartFailure;
+use crate::protocol;
+use crate::spec::ExecSpec;
+
+use super::process::{Streams, enter, open_apparmor_attribute};
+use super::{FromInit, NamespaceSet, Root, ToInit, become_namespace_root, own_root, terminal};
+
+/// Runs as the new process, born in the container's pid namespace and in nothing else of it yet; returns an exit code
+/// only on failure, which the shim has been told.
+pub fn run(
+    spec: &ExecSpec,
+    namespaces: &NamespaceSet,
+    user_is_new: bool,
+    channel: &UnixStream,
+    streams: Streams,
+) -> i32 {
+    let _never_fails = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let failure = match set_up(spec, namespaces, user_is_new, channel, streams) {
+        Ok((streams, attribute)) => enter(spec, streams, attribute.as_ref()),
+        Err(failure) => failure,
+    };
+    let _unheard = protocol::send(channel, &FromInit::Failed(failure), &[]);
+    128
+}
+
+fn set_up(
+    spec: &ExecSpec,
+    namespaces: &NamespaceSet,
+    user_is_new: bool,
+    channel: &UnixStream,
+    streams: Streams,
+) -> Result<(Streams, Option<std::fs::File>), StartFailure> {
+    let refused = |what: &'static str| move |error: std::io::Error| StartFailure::refused(what, error);
+    // The shim puts us into the cgroup first: from inside the cgroup namespace it could not name it.
+    match protocol::receive(channel).map_err(refused("the shim is gone"))? {
+        (ToInit::Run, _) => {}
+        (other, _) => return Err(StartFailure::refused("unexpected message", format!("{other:?}"))),
+    }
+    let attribute = open_apparmor_attribute(&spec.process)?;
+    namespaces.join_rest().map_err(refused("cannot join the container's namespaces"))?;
+    if user_is_new {
+        become_namespace_root()?;
+    }
+    let root = own_root().map_err(refused("cannot open `/`"))?;
+    if !spec.stdio.tty {
+        protocol::send(channel, &FromInit::Ready { facts: Vec::new() }, &[]).map_err(refused("the shim is gone"))?;
+        return Ok((streams, attribute));
+    }
+    let opened = terminal::open(Root::new(root.as_fd()), spec.stdio.console_size)
+        .map_err(refused("cannot open a terminal"))?;
+    protocol::send(channel, &FromInit::Ready { facts: Vec::new() }, &[opened.master.as_fd()])
+        .map_err(refused("the shim is gone"))?;
+    Ok((Streams::Terminal(opened.slave), attribute))
+}
