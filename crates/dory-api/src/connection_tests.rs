@@ -81,12 +81,16 @@ async fn read_until(client: &mut UnixStream, end: &str) -> String {
 #[tokio::test]
 async fn hijacks_with_and_without_upgrade() {
     for (headers, status) in [
-        ("Connection: Upgrade\r\nUpgrade: tcp\r\n", "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"),
+        (
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n",
+            "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n",
+        ),
         ("", "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n"),
     ] {
         let mut connection = connect();
         // Body and the first bytes of the stream arrive in one packet with the head.
-        let request = format!("POST /v1.41/echo HTTP/1.1\r\nHost: d\r\n{headers}Content-Length: 4\r\n\r\nbodyearly-");
+        let request =
+            format!("POST /v1.41/echo HTTP/1.1\r\nHost: d\r\n{headers}Content-Length: 4\r\n\r\nbodyearly-");
         connection.client.write_all(request.as_bytes()).await.unwrap();
         let head = read_until(&mut connection.client, "\r\n\r\n").await;
         assert!(head.starts_with(status), "{head}");
@@ -149,7 +153,11 @@ async fn an_endless_answer_ends_with_its_client_or_server() {
 #[tokio::test]
 async fn refuses_versions_and_unknown_paths() {
     for (path, status, message) in [
-        ("/v1.99/_ping", "400 Bad Request", "client version 1.99 is too new. Maximum supported API version is 1.51"),
+        (
+            "/v1.99/_ping",
+            "400 Bad Request",
+            "client version 1.99 is too new. Maximum supported API version is 1.51",
+        ),
         ("/v1.41", "404 Not Found", "page not found"),
     ] {
         let router = crate::routes::with_fallbacks(Router::new());

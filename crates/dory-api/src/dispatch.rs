@@ -83,7 +83,9 @@ fn log(method: &http::Method, uri: &Uri, response: &mut Response, started: Insta
     let milliseconds = started.elapsed().as_secs_f64() * 1e3;
     match response.extensions_mut().remove::<ApiError>() {
         Some(error) if status == 500 => {
-            tracing::error!(%method, path = uri.path(), status, error = error.message(), "Request failed");
+            tracing::error!(
+                %method, path = uri.path(), status, error = error.message(), cause = error.cause(), "Request failed"
+            );
         }
         Some(error) => {
             tracing::debug!(%method, path = uri.path(), status, milliseconds, error = error.message(), "Refused");

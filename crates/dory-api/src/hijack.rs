@@ -87,11 +87,7 @@ impl Hijack {
             UpgradeForm::Plain => StatusCode::OK,
         }
         .into_response();
-        response.extensions_mut().insert(Self {
-            form,
-            kind,
-            handover: Arc::new(Mutex::new(Some(handover))),
-        });
+        response.extensions_mut().insert(Self { form, kind, handover: Arc::new(Mutex::new(Some(handover))) });
         response
     }
 
@@ -109,7 +105,9 @@ impl Hijack {
     fn head(&self, headers: &HeaderMap) -> Vec<u8> {
         let mut head = Vec::with_capacity(512);
         head.extend_from_slice(match self.form {
-            UpgradeForm::Upgrade => b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n".as_slice(),
+            UpgradeForm::Upgrade => {
+                b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n".as_slice()
+            }
             UpgradeForm::Plain => b"HTTP/1.1 200 OK\r\n",
         });
         head.extend_from_slice(b"Content-Type: ");

@@ -68,11 +68,13 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if media_type.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(ApiError::bad_request(format!("unsupported Content-Type header ({value}): must be 'application/json'")))
+    Err(ApiError::bad_request(format!(
+        "unsupported Content-Type header ({value}): must be 'application/json'"
+    )))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body)
+    dory_engine::config::json::from_slice(body)
         .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
 }
 

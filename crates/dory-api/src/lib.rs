@@ -3,6 +3,7 @@
 mod connection;
 #[cfg(test)]
 mod connection_tests;
+mod detach;
 mod dispatch;
 mod error;
 mod hijack;
@@ -11,9 +12,10 @@ mod query;
 mod routes;
 mod server;
 mod socket;
+mod tunnel;
 mod version;
 
 pub use error::ApiError;
 pub use hijack::{Hijack, StreamKind, Tunnel, UpgradeForm};
-pub use server::Listener;
+pub use server::{Listener, Server};
 pub use version::ApiVersion;

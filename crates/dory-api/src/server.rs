@@ -3,12 +3,14 @@
 use std::io;
 use std::time::Duration;
 
+use dory_engine::Engine;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::connection;
 use crate::dispatch::Dispatcher;
+use crate::routes;
 use crate::socket::Socket;
 
 /// How long requests that are in progress may take to end once the server stops. Streams are cut at once: containers
@@ -58,11 +60,34 @@ impl AsyncListener {
     }
 }
 
+/// The API of one engine.
+#[derive(Debug)]
+pub struct Server {
+    dispatcher: Dispatcher,
+}
+
+impl Server {
+    /// The API of `engine`.
+    pub fn new(engine: Engine) -> Self {
+        let version = engine.version().version;
+        Self { dispatcher: Dispatcher::new(routes::router(engine), &version) }
+    }
+
+    /// Serves on every listener until `shutdown` completes; then takes no new connections, ends streams, and lets
+    /// requests in progress end for some seconds.
+    ///
+    /// # Errors
+    /// A listener that tokio cannot register.
+    pub async fn serve(self, listeners: Vec<Listener>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        serve(self.dispatcher, listeners, shutdown).await
+    }
+}
+
 /// Serves `dispatcher` on every listener until `shutdown` completes.
 ///
 /// # Errors
 /// A listener that tokio cannot register.
-pub(crate) async fn serve(
+async fn serve(
     dispatcher: Dispatcher,
     listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()>,

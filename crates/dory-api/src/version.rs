@@ -2,7 +2,11 @@
 //!
 //! Docker Engine API, "Versioning": a path without a version means the newest one that the server speaks.
 
+use std::convert::Infallible;
 use std::fmt;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
 
 use crate::error::ApiError;
 
@@ -39,6 +43,15 @@ impl ApiVersion {
     fn parse(text: &str) -> Self {
         let mut parts = text.split('.').map(|part| part.parse().unwrap_or(0));
         Self::new(parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ApiVersion {
+    type Rejection = Infallible;
+
+    /// The version that the request's path began with.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or(Self::MAXIMUM))
     }
 }
 

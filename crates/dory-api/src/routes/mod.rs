@@ -1,8 +1,33 @@
-//! Every path of the API and what answers it.
+//! Every path of the API and what answers it: one file per resource.
+
+mod body;
+mod container;
+mod events;
+mod exec;
+mod image;
+mod network;
+mod system;
+mod unsupported;
+mod volume;
 
 use axum::Router;
+use dory_engine::Engine;
 
 use crate::error::ApiError;
+
+/// All routes over `engine`.
+pub(crate) fn router(engine: Engine) -> Router {
+    let router = Router::new()
+        .merge(system::routes())
+        .merge(events::routes())
+        .merge(container::routes())
+        .merge(exec::routes())
+        .merge(image::routes())
+        .merge(volume::routes())
+        .merge(network::routes())
+        .merge(unsupported::routes());
+    with_fallbacks(router.with_state(engine))
+}
 
 /// Answers what is no route, and a route with the wrong method, as dockerd does.
 pub(crate) fn with_fallbacks(router: Router) -> Router {

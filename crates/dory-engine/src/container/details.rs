@@ -107,7 +107,8 @@ pub struct ContainerDetails {
     pub mounts: Vec<MountPoint>,
     /// What belongs to the process.
     pub config: Arc<ContainerConfig>,
-    /// Network.
+    /// Network. Not serialised: the API layer adds the fields that stood here before networks had names.
+    #[serde(skip)]
     pub network_settings: NetworkSettings,
 }
 

@@ -1,0 +1,130 @@
+//! Bodies that are streams: archives that come in, answers that have no length.
+
+use std::future::Future;
+use std::io::{self, Read};
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use http::header::CONTENT_TYPE;
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
+
+use crate::connection::EndsWithClient;
+
+/// Pieces of an upload that may wait for their reader; hyper's pieces are at most some 100 KiB.
+const UPLOAD_QUEUE: usize = 8;
+
+/// A request body for a reader in a thread of its own. A body that breaks off is an error, never an end.
+#[derive(Debug)]
+pub(crate) struct BodyReader {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let length = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
+
+/// Feeds `body` to the reader that `consume` gets, until `consume` has its result.
+pub(crate) async fn upload<T, F: Future<Output = T>>(body: Body, consume: impl FnOnce(BodyReader) -> F) -> T {
+    let (sender, receiver) = mpsc::channel(UPLOAD_QUEUE);
+    let consumed = consume(BodyReader { receiver, piece: Bytes::new() });
+    let (result, ()) = tokio::join!(consumed, feed(body, sender));
+    result
+}
+
+async fn feed(mut body: Body, sender: mpsc::Sender<io::Result<Bytes>>) {
+    while let Some(frame) = body.frame().await {
+        let piece = match frame {
+            Ok(frame) => frame.into_data().map_err(|_| io::ErrorKind::InvalidData.into()),
+            Err(error) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)),
+        };
+        // The reader has what it wanted, or has given up: its result says which.
+        if sender.send(piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether an answer may be cut off because its reader has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// It ends by itself, soon.
+    Own,
+    /// It goes on as long as somebody listens.
+    Client,
+}
+
+/// An answer whose head goes out at once and whose pieces follow as they come.
+pub(crate) fn streamed(
+    content_type: &'static str,
+    end: StreamEnd,
+    stream: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response {
+    let pieces = futures_util::StreamExt::map(stream, Ok::<Bytes, std::convert::Infallible>);
+    let mut response = ([(CONTENT_TYPE, content_type)], Body::from_stream(pieces)).into_response();
+    if end == StreamEnd::Client {
+        response.extensions_mut().insert(EndsWithClient);
+    }
+    response
+}
+
+/// One line of a JSON stream.
+pub(crate) fn json_line(value: &impl serde::Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn uploads_in_pieces_and_reports_a_cut() {
+        for cut in [false, true] {
+            let mut pieces = vec![Ok(Bytes::from("first ")), Ok(Bytes::new()), Ok(Bytes::from("second"))];
+            if cut {
+                pieces.push(Err(io::Error::from(io::ErrorKind::ConnectionReset)));
+            }
+            let body = Body::from_stream(futures_util::stream::iter(pieces));
+            let result = upload(body, |mut reader| async {
+                tokio::task::spawn_blocking(move || {
+                    let mut text = String::new();
+                    reader.read_to_string(&mut text).map(|_| text)
+                })
+                .await
+                .unwrap()
+            })
+            .await;
+            match result {
+                Ok(text) => assert!(!cut && text == "first second"),
+                Err(error) => assert!(cut && error.kind() == io::ErrorKind::UnexpectedEof),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_gives_up_ends_the_upload() {
+        let endless =
+            futures_util::stream::repeat_with(|| Ok::<_, io::Error>(Bytes::from_static(&[0; 1024])));
+        let result = upload(Body::from_stream(endless), |reader| async move {
+            drop(reader);
+            "refused"
+        })
+        .await;
+        assert_eq!(result, "refused");
+    }
+}

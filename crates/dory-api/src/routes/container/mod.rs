@@ -1,0 +1,54 @@
+//! `/containers`.
+
+mod attach;
+mod create;
+mod inspect;
+mod lifecycle;
+mod logs;
+mod wait;
+
+use axum::Router;
+use axum::routing::{MethodRouter, delete, get, on, post};
+use dory_engine::Engine;
+
+use crate::error::ApiError;
+
+/// The routes.
+pub(super) fn routes() -> Router<Engine> {
+    Router::new()
+        .route("/containers/json", get(inspect::list))
+        .route("/containers/create", post(create::create))
+        .route("/containers/prune", post(lifecycle::prune))
+        .route("/containers/{id}", delete(lifecycle::remove))
+        .route("/containers/{id}/json", get(inspect::inspect))
+        .route("/containers/{id}/top", get(inspect::top))
+        .route("/containers/{id}/logs", get(logs::logs))
+        .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/wait", post(wait::wait))
+        .route("/containers/{id}/start", post(lifecycle::start))
+        .route("/containers/{id}/stop", post(lifecycle::stop))
+        .route("/containers/{id}/restart", post(lifecycle::restart))
+        .route("/containers/{id}/kill", post(lifecycle::kill))
+        .route("/containers/{id}/pause", post(lifecycle::pause))
+        .route("/containers/{id}/unpause", post(lifecycle::unpause))
+        .route("/containers/{id}/rename", post(lifecycle::rename))
+        .route("/containers/{id}/resize", post(lifecycle::resize))
+        .route("/containers/{id}/update", post(lifecycle::update))
+        .merge(unsupported())
+}
+
+/// What the engine does not do for containers.
+fn unsupported() -> Router<Engine> {
+    Router::new()
+        .route("/containers/{id}/stats", refuse("container statistics (docker stats)"))
+        .route("/containers/{id}/changes", refuse("listing changed files (docker diff)"))
+        .route("/containers/{id}/export", refuse("exporting a container (docker export)"))
+        .route("/containers/{id}/archive", refuse("copying files (docker cp)"))
+        .route("/containers/{id}/attach/ws", refuse("attaching by WebSocket"))
+}
+
+fn refuse(what: &'static str) -> MethodRouter<Engine> {
+    use axum::routing::MethodFilter;
+    let methods = MethodFilter::GET.or(MethodFilter::PUT).or(MethodFilter::HEAD);
+    on(methods, async move || ApiError::not_supported(what))
+}

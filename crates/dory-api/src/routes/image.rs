@@ -1,0 +1,237 @@
+//! `/images`. A name may contain slashes, so that everything below `/images/` is one route per method, and the word
+//! after the last slash says what is wanted.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use dory_engine::config::ContainerConfig;
+use dory_engine::{Engine, ImageDeletion, ImageDetails, ImageSummary, ImportOptions, PrunedImages};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+
+use super::body::{json_line, upload};
+use crate::ApiVersion;
+use crate::error::ApiError;
+use crate::json::Json;
+use crate::query::Query;
+
+/// The routes.
+pub(super) fn routes() -> Router<Engine> {
+    Router::new()
+        .route("/images/json", get(list))
+        .route("/images/create", post(create))
+        .route("/images/load", post(load))
+        .route("/images/get", get(async || save()))
+        .route("/images/prune", post(prune))
+        .route("/images/{*path}", get(read).post(write).delete(remove))
+}
+
+/// An image in an answer to a client before API 1.44, which reads `VirtualSize`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct WithVirtualSize<T> {
+    #[serde(flatten)]
+    image: T,
+    virtual_size: i64,
+}
+
+/// An image in an answer to a client before API 1.45, which reads what the classic builder left.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct WithContainer<T> {
+    #[serde(flatten)]
+    image: T,
+    container: &'static str,
+    container_config: ContainerConfig,
+}
+
+/// One image of a list, as the client's version has it.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Summary {
+    Current(ImageSummary),
+    Sized(WithVirtualSize<ImageSummary>),
+}
+
+/// Lists as `version` has it.
+pub(super) fn summaries(mut images: Vec<ImageSummary>, version: ApiVersion) -> Vec<Summary> {
+    if version.before(43) {
+        for image in
+            images.iter_mut().filter(|image| image.repo_tags.is_empty() && image.repo_digests.is_empty())
+        {
+            image.repo_tags.push("<none>:<none>".to_owned());
+            image.repo_digests.push("<none>@<none>".to_owned());
+        }
+    }
+    let shown = |image: ImageSummary| match version.at_least(44) {
+        true => Summary::Current(image),
+        false => Summary::Sized(WithVirtualSize { virtual_size: image.size, image }),
+    };
+    images.into_iter().map(shown).collect()
+}
+
+async fn list(
+    State(engine): State<Engine>,
+    version: ApiVersion,
+    query: Query,
+) -> Result<Json<Vec<Summary>>, ApiError> {
+    let mut filters = query.filters()?;
+    // What `docker images NAME` sent before API 1.41.
+    if let Some(name) = query.text("filter").filter(|_| version.before(41)) {
+        filters.add("reference", name);
+    }
+    let shared_size = version.at_least(42) && query.boolean("shared-size");
+    let images = engine.list_images(&filters, query.boolean("all"), shared_size).await?;
+    Ok(Json(summaries(images, version)))
+}
+
+fn save() -> ApiError {
+    ApiError::not_supported("saving images (docker save)")
+}
+
+/// `GET /images/{name}/json`, `/history` and `/get`.
+async fn read(
+    State(engine): State<Engine>,
+    version: ApiVersion,
+    Path(path): Path<String>,
+) -> Result<Response, ApiError> {
+    match path.rsplit_once('/') {
+        Some((name, "json")) => Ok(details(engine.inspect_image(name).await?, version)),
+        Some((name, "history")) => Ok(Json(engine.image_history(name).await?).into_response()),
+        Some((_, "get")) => Err(save()),
+        _ => Err(ApiError::page_not_found()),
+    }
+}
+
+fn details(image: ImageDetails, version: ApiVersion) -> Response {
+    if version.at_least(45) {
+        return Json(image).into_response();
+    }
+    let virtual_size = image.size;
+    let image = WithContainer { image, container: "", container_config: ContainerConfig::default() };
+    if version.at_least(44) {
+        return Json(image).into_response();
+    }
+    Json(WithVirtualSize { image, virtual_size }).into_response()
+}
+
+/// `POST /images/{name}/tag` and `/push`.
+async fn write(
+    State(engine): State<Engine>,
+    Path(path): Path<String>,
+    query: Query,
+) -> Result<StatusCode, ApiError> {
+    match path.rsplit_once('/') {
+        Some((name, "tag")) => {
+            let (repository, tag) =
+                (query.get("repo").unwrap_or_default(), query.get("tag").unwrap_or_default());
+            engine.tag_image(name, repository, tag).await?;
+            Ok(StatusCode::CREATED)
+        }
+        Some((name, "push")) => Err(ApiError::not_supported(&format!("pushing images ({name})"))),
+        _ => Err(ApiError::page_not_found()),
+    }
+}
+
+/// `DELETE /images/{name}`.
+async fn remove(
+    State(engine): State<Engine>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<Json<Vec<ImageDeletion>>, ApiError> {
+    Ok(Json(engine.remove_image(&name, query.boolean("force"), query.boolean("noprune")).await?))
+}
+
+async fn prune(State(engine): State<Engine>, query: Query) -> Result<Json<PrunedImages>, ApiError> {
+    Ok(Json(engine.prune_images(&query.filters()?).await?))
+}
+
+/// One line of the progress that load and pull print.
+#[derive(Debug, Serialize)]
+struct StreamLine {
+    stream: String,
+}
+
+/// The line that import prints.
+#[derive(Debug, Serialize)]
+struct StatusLine {
+    status: String,
+}
+
+fn progress(lines: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], lines).into_response()
+}
+
+/// `POST /images/load`. The answer begins when the archive has been read, so that a refused one has an error's status.
+async fn load(State(engine): State<Engine>, body: Body) -> Result<Response, ApiError> {
+    let images = upload(body, |archive| engine.load_images(archive)).await?;
+    let mut lines = Vec::new();
+    for image in images {
+        lines.extend_from_slice(&json_line(&StreamLine { stream: format!("{}\n", image.message) }));
+    }
+    Ok(progress(lines))
+}
+
+/// `POST /images/create`: pull (`fromImage`) or import (`fromSrc`).
+async fn create(State(engine): State<Engine>, query: Query, body: Body) -> Result<Response, ApiError> {
+    if let Some(name) = query.text("fromImage") {
+        let tag = query.get("tag").unwrap_or_default();
+        let separator = if tag.is_empty() || tag.contains(':') { "" } else { ":" };
+        return Err(ApiError::not_supported(&format!("pulling images ({name}{separator}{tag})")));
+    }
+    match query.get("fromSrc") {
+        Some("-") => {}
+        Some(_) => return Err(ApiError::not_supported("importing an image from a URL")),
+        None => return Err(ApiError::bad_request("one of `fromImage` and `fromSrc` is needed")),
+    }
+    let text = |name| query.get(name).unwrap_or_default().to_owned();
+    let options = ImportOptions {
+        repository: text("repo"),
+        tag: text("tag"),
+        message: text("message"),
+        changes: query.all("changes").map(str::to_owned).collect(),
+        platform: text("platform"),
+    };
+    let id = upload(body, |archive| engine.import_image(archive, options)).await?;
+    Ok(progress(json_line(&StatusLine { status: id }).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(path: &str) -> serde_json::Value {
+        let image = ImageSummary {
+            id: "sha256:aa".to_owned(),
+            parent_id: String::new(),
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            created: 1,
+            size: 5,
+            shared_size: -1,
+            labels: None,
+            containers: -1,
+        };
+        let version = crate::version::negotiate(path).unwrap().0;
+        serde_json::to_value(summaries(vec![image], version)).unwrap()
+    }
+
+    #[test]
+    fn lists_images_as_each_version_has_them() {
+        let newest = shown("/images/json");
+        assert_eq!(
+            newest,
+            serde_json::json!([{
+                "Id": "sha256:aa", "ParentId": "", "RepoTags": [], "RepoDigests": [], "Created": 1, "Size": 5,
+                "SharedSize": -1, "Labels": null, "Containers": -1,
+            }])
+        );
+        let old = shown("/v1.41/images/json");
+        assert_eq!(old[0]["VirtualSize"], 5);
+        assert_eq!(old[0]["RepoTags"], serde_json::json!(["<none>:<none>"]));
+        assert_eq!(shown("/v1.43/images/json")[0]["RepoTags"], serde_json::json!([]));
+    }
+}

@@ -1,0 +1,65 @@
+//! Routes of the 1.51 specification that dory answers without doing them: a clear refusal instead of a 404, which
+//! clients would take for a missing object.
+//!
+//! Swarm is never spoken: `docker info`, prune and compose ask, and expect dockerd's own 503 from a node without one.
+
+use axum::Router;
+use axum::routing::{MethodFilter, MethodRouter, any, get, on, post};
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::error::ApiError;
+use crate::json::Json;
+
+/// dockerd's text for a node that is in no swarm.
+const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
+                             connect this node to swarm and try again.";
+/// Everything below these needs a swarm.
+const SWARM_OBJECTS: [&str; 5] = ["/nodes", "/services", "/tasks", "/secrets", "/configs"];
+
+/// API 1.51, `BuildPruneResponse`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct BuildPruneResponse {
+    caches_deleted: Option<Vec<String>>,
+    space_reclaimed: u64,
+}
+
+/// The routes.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let mut router = Router::new()
+        .route("/swarm", get(not_a_manager))
+        .route("/swarm/{*action}", get(not_a_manager).post(not_a_manager))
+        .route("/swarm/init", refuse(MethodFilter::POST, "swarm mode (docker swarm init)"))
+        .route("/swarm/join", refuse(MethodFilter::POST, "swarm mode (docker swarm join)"))
+        .route("/plugins", get(async || Json::<[(); 0]>([])))
+        .route("/plugins/{*name}", any(async || ApiError::not_supported("managed plugins (docker plugin)")))
+        .route("/auth", refuse(MethodFilter::POST, "logging in to a registry (POST /auth)"))
+        .route("/build", refuse(MethodFilter::POST, "building images (POST /build)"))
+        .route("/build/cancel", refuse(MethodFilter::POST, "building images (POST /build/cancel)"))
+        .route("/build/prune", post(build_prune))
+        .route("/session", refuse(MethodFilter::POST, "BuildKit (POST /session)"))
+        .route("/grpc", refuse(MethodFilter::POST, "BuildKit (POST /grpc)"))
+        .route("/commit", refuse(MethodFilter::POST, "making an image of a container (POST /commit)"))
+        .route("/distribution/{*name}", refuse(MethodFilter::GET, "asking a registry (GET /distribution)"))
+        .route("/images/search", refuse(MethodFilter::GET, "searching a registry (docker search)"));
+    for path in SWARM_OBJECTS {
+        router =
+            router.route(path, any(not_a_manager)).route(&format!("{path}/{{*rest}}"), any(not_a_manager));
+    }
+    router
+}
+
+/// A route that names what is not there.
+fn refuse<S: Clone + Send + Sync + 'static>(method: MethodFilter, what: &'static str) -> MethodRouter<S> {
+    on(method, async move || ApiError::not_supported(what))
+}
+
+async fn not_a_manager() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NOT_A_MANAGER)
+}
+
+/// There is no build cache, so nothing of it is left: `docker system prune` ends with this call.
+async fn build_prune() -> Json<BuildPruneResponse> {
+    Json(BuildPruneResponse { caches_deleted: None, space_reclaimed: 0 })
+}
