@@ -1,1 +1,40 @@
 //! Content by digest, unpacked layers, the image index and volumes, crash-safe.
+//!
+//! ```text
+//! <data-root>/
+//!   lock                              held by the one engine that uses the data-root; says which
+//!   content/sha256/<hex>              blobs, immutable: the images' configurations
+//!   layers/<diff-id hex>/{fs,layer.json}
+//!   images.json                       which images there are, and their names
+//!   volumes/<name>/{volume.json,_data}
+//!   containers/<id>/{snapshot.json,upper,work}, and what the engine adds
+//!   tmp/, trash/                      what is being made, and what is being deleted
+//! ```
+//!
+//! Invariants: a blob or a layer has its name only when all of it is on the disk and its digest is right; the index
+//! names only blobs and layers that are there; what neither the index nor a container's snapshot names is deleted
+//! with its last user, or at the next start. All calls block; the engine makes them on threads for that.
+
+mod compression;
+mod content;
+mod directory;
+mod error;
+mod image;
+mod layer;
+mod lock;
+mod record;
+mod snapshot;
+mod store;
+mod tar_stream;
+mod trash;
+
+pub use error::{StoreError, StoreErrorKind};
+pub use image::{
+    ArchiveError, HealthcheckConfig, HistoryEntry, Image, ImageConfig, LoadProgress, LoadedImage,
+    ResolveError, RootFilesystem, RunConfig,
+};
+pub use layer::{ExtractError, LayerRecord};
+pub use record::{Durability, RecordError, TEMPORARY_PREFIX, parse_record, read_record, write_record};
+pub use snapshot::{Owner, Snapshot};
+pub use store::{BackingFilesystem, Store};
+pub use tar_stream::TarError;

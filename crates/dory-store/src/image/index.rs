@@ -1,0 +1,43 @@
+//! `images.json`: which images there are, and which names mean them.
+
+use std::collections::BTreeMap;
+
+use dory_types::{ImageId, ImageReference, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// What is known of an image beside its configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageEntry {
+    /// When a name was last given to it.
+    #[serde(default)]
+    pub(crate) last_tagged: Timestamp,
+    /// The image that it was built from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<ImageId>,
+}
+
+/// All images and names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageIndex {
+    pub(crate) images: BTreeMap<ImageId, ImageEntry>,
+    pub(crate) references: BTreeMap<ImageReference, ImageId>,
+}
+
+impl ImageIndex {
+    /// The record's file name.
+    pub(crate) const RECORD: &str = "images.json";
+
+    /// The names of `id`, in their order.
+    pub(crate) fn references_of(&self, id: &ImageId) -> Vec<ImageReference> {
+        let mine = self.references.iter().filter(|(_, image)| *image == id);
+        mine.map(|(reference, _)| reference.clone()).collect()
+    }
+
+    /// Lets `reference` mean `id`; the image that it meant before, where that is another one.
+    pub(crate) fn tag(&mut self, reference: ImageReference, id: &ImageId, now: Timestamp) -> Option<ImageId> {
+        if let Some(entry) = self.images.get_mut(id) {
+            entry.last_tagged = now;
+        }
+        self.references.insert(reference, id.clone()).filter(|previous| previous != id)
+    }
+}

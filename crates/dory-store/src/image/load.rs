@@ -1,0 +1,301 @@
+//! `docker load`: from an archive's stream to images, with layers unpacked side by side while the stream arrives.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use dory_types::{Digest, ImageId, ImageReference, Timestamp};
+use tar::EntryType;
+
+use super::ImageConfig;
+use super::archive::{self, ArchiveError, ArchivedImage, Documents, clean};
+use super::member::{Spool, SpoolReader};
+use crate::compression::{Compression, SNIFF_LENGTH, decompress, sniff};
+use crate::error::StoreError;
+use crate::layer::ExtractError;
+use crate::store::layers::LayerHold;
+use crate::store::{Change, Store};
+use crate::tar_stream::{Entry, TarStream, looks_like_tar};
+
+/// The buffer behind the archive's stream, in bytes; also the unit in which members are handed on.
+const BUFFER: usize = 256 << 10;
+/// The longest document that is kept, in bytes; larger members that are no layers are passed over.
+const DOCUMENT_LENGTH_MAX: u64 = 8 << 20;
+/// All documents together, in bytes.
+const DOCUMENTS_LENGTH_MAX: usize = 64 << 20;
+
+/// How far the reading of an archive is; called on the reading thread for each piece.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadProgress<'a> {
+    /// The member that is being read: a layer.
+    pub member: &'a str,
+    /// Bytes of it that were read.
+    pub current: u64,
+    /// Its length in bytes.
+    pub total: u64,
+}
+
+/// An image that an archive brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedImage {
+    /// Its id.
+    pub id: ImageId,
+    /// The names that now mean it.
+    pub references: Vec<ImageReference>,
+    /// Names that meant another image before, and that image.
+    pub displaced: Vec<(ImageReference, ImageId)>,
+}
+
+/// A member on its way to a thread that unpacks it.
+struct Job {
+    name: String,
+    spool: Arc<Spool>,
+}
+
+/// Layers by member name: held until the images that need them are in the index.
+type Layers<'a> = HashMap<String, Result<(LayerHold<'a>, BlobIdentity), ExtractError>>;
+
+/// Digest and length of a layer's member.
+type BlobIdentity = (Digest, u64);
+
+/// What an archive had.
+#[derive(Default)]
+struct Contents<'a> {
+    documents: Documents,
+    layers: Layers<'a>,
+}
+
+impl Store {
+    /// Reads a `docker save` archive or an OCI image layout, either of them compressed or not, and takes its images
+    /// and their names in. Either all of them are there afterwards, or none.
+    ///
+    /// # Errors
+    /// [`StoreError::Archive`] and [`StoreError::Extract`] for what the archive has wrong, others for the store's
+    /// own troubles.
+    pub fn load(
+        &self,
+        archive: impl Read + Send,
+        on_progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<Vec<LoadedImage>, StoreError> {
+        let (start, source) = sniff(archive).map_err(ArchiveError::Read)?;
+        let source = decompress(source, Compression::of(&start)).map_err(ArchiveError::Read)?;
+        let mut contents = self.read_contents(source, on_progress)?;
+        let images = archive::images(&contents.documents, go_architecture())?;
+        let mut planned = Vec::new();
+        for image in images {
+            planned.push(plan(image, &mut contents.layers)?);
+        }
+        self.commit_images(planned, contents.layers)
+    }
+
+    /// Reads the whole stream; layers are unpacked meanwhile.
+    fn read_contents(
+        &self,
+        source: impl Read,
+        on_progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<Contents<'_>, StoreError> {
+        let threads = thread::available_parallelism().map_or(2, usize::from);
+        let (sender, receiver) = mpsc::sync_channel::<Job>(threads);
+        let receiver = Mutex::new(receiver);
+        let layers = Mutex::new(Layers::new());
+        let documents = thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| self.unpack_jobs(&receiver, &layers));
+            }
+            // The sender dies with this closure's end, and with it the threads.
+            let mut reader =
+                ArchiveReader { store: self, jobs: sender, documents: Documents::default(), total: 0 };
+            reader.read(source, on_progress).map(|()| reader.documents)
+        })?;
+        Ok(Contents { documents, layers: layers.into_inner().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    /// A thread's work: one member after the other.
+    fn unpack_jobs<'a>(&'a self, jobs: &Mutex<Receiver<Job>>, layers: &Mutex<Layers<'a>>) {
+        loop {
+            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(job) = job else { return };
+            let unpacked = self.take_in_layer(&job.name, || job.spool.reader());
+            layers.lock().unwrap_or_else(PoisonError::into_inner).insert(job.name, unpacked);
+        }
+    }
+
+    /// Unpacks a member, unless its name and its digest say that the layer is there already.
+    fn take_in_layer(
+        &self,
+        name: &str,
+        open: impl Fn() -> SpoolReader,
+    ) -> Result<(LayerHold<'_>, BlobIdentity), ExtractError> {
+        let claimed = name.split('/').filter_map(|component| Digest::from_hex(component).ok()).next_back();
+        if let Some((claimed, hold)) =
+            claimed.and_then(|claimed| Some((claimed, self.hold_layer_of(&claimed)?)))
+        {
+            let found = crate::layer::digest(open()).map_err(ExtractError::Read)?;
+            if found.0 == claimed {
+                return Ok((hold, found));
+            }
+        }
+        let layer = self.unpack_layer(open())?;
+        let blob = layer.blob();
+        Ok((LayerHold::New(layer), blob))
+    }
+
+    /// Gives layers and configurations their names and takes the images into the index.
+    fn commit_images(
+        &self,
+        images: Vec<(Vec<u8>, Vec<ImageReference>, Vec<Digest>)>,
+        layers: Layers<'_>,
+    ) -> Result<Vec<LoadedImage>, StoreError> {
+        let needed =
+            |hold: &LayerHold<'_>| images.iter().any(|(_, _, diff_ids)| diff_ids.contains(&hold.diff_id()));
+        let holds = layers.into_values().flatten().map(|(hold, _)| hold).filter(needed);
+        let mut change = self.change(holds.collect())?;
+        let now = Timestamp::now();
+        let mut loaded = Vec::new();
+        for (config, references, _) in images {
+            let id = change.add_image(&config)?;
+            let displaced = tag_all(&mut change, &references, &id, now);
+            loaded.push(LoadedImage { id, references, displaced });
+        }
+        change.commit()?;
+        Ok(loaded)
+    }
+}
+
+/// Lets every name mean `id`; those that meant another image.
+fn tag_all(
+    change: &mut Change<'_>,
+    references: &[ImageReference],
+    id: &ImageId,
+    now: Timestamp,
+) -> Vec<(ImageReference, ImageId)> {
+    let displaced = references.iter().filter_map(|reference| {
+        let previous = change.index.tag(reference.clone(), id, now)?;
+        Some((reference.clone(), previous))
+    });
+    displaced.collect()
+}
+
+/// Checks an image against the layers that came with it: its configuration, names and diff-ids.
+fn plan(
+    image: ArchivedImage,
+    layers: &mut Layers<'_>,
+) -> Result<(Vec<u8>, Vec<ImageReference>, Vec<Digest>), StoreError> {
+    let config = ImageConfig::parse(&image.config)
+        .map_err(|source| StoreError::Config { image: Digest::of(&image.config), source })?;
+    let diff_ids = config.rootfs.diff_ids;
+    if image.layers.len() != diff_ids.len() {
+        return Err(ArchiveError::LayerCount { expected: image.layers.len(), found: diff_ids.len() }.into());
+    }
+    for (index, (layer, expected)) in image.layers.iter().zip(&diff_ids).enumerate() {
+        if let Some(Err(_)) = layers.get(&layer.member)
+            && let Some(Err(source)) = layers.remove(&layer.member)
+        {
+            return Err(StoreError::Extract { layer: layer.member.clone(), source });
+        }
+        let Some(Ok((hold, blob))) = layers.get(&layer.member) else {
+            return Err(ArchiveError::Missing(layer.member.clone()).into());
+        };
+        if layer.blob.is_some_and(|stated| stated != *blob) {
+            return Err(ArchiveError::Blob(blob.0).into());
+        }
+        if hold.diff_id() != *expected {
+            return Err(ArchiveError::DiffId { index, expected: *expected, found: hold.diff_id() }.into());
+        }
+    }
+    Ok((image.config, image.references, diff_ids))
+}
+
+/// Goes through the archive: documents into memory, what looks like a layer to the threads.
+struct ArchiveReader<'a> {
+    store: &'a Store,
+    jobs: mpsc::SyncSender<Job>,
+    documents: Documents,
+    /// Length of all documents, in bytes.
+    total: usize,
+}
+
+impl ArchiveReader<'_> {
+    fn read(
+        &mut self,
+        source: impl Read,
+        on_progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<(), StoreError> {
+        let mut archive = TarStream::new(BufReader::with_capacity(BUFFER, source));
+        while let Some(entry) = archive.next_entry().map_err(ArchiveError::Tar)? {
+            let name = clean(&entry.display())?;
+            match entry.kind {
+                EntryType::Regular => self.member(name, &entry, &mut archive, on_progress)?,
+                EntryType::Symlink | EntryType::Link => {
+                    let target = String::from_utf8_lossy(&entry.link_name);
+                    self.documents.add_link(&name, &target, entry.kind == EntryType::Symlink)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one file in.
+    fn member<R: BufRead>(
+        &mut self,
+        name: String,
+        entry: &Entry,
+        archive: &mut TarStream<R>,
+        on_progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<(), StoreError> {
+        let mut start = Vec::with_capacity(SNIFF_LENGTH);
+        archive.by_ref().take(SNIFF_LENGTH as u64).read_to_end(&mut start).map_err(ArchiveError::Read)?;
+        let mut member = start.as_slice().chain(archive);
+        if Compression::of(&start) != Compression::None || looks_like_tar(&start) {
+            return self.layer(name, entry.size, &mut member, on_progress);
+        }
+        if entry.size > DOCUMENT_LENGTH_MAX {
+            return Ok(());
+        }
+        let mut content = Vec::new();
+        member.read_to_end(&mut content).map_err(ArchiveError::Read)?;
+        self.total += content.len();
+        if self.total > DOCUMENTS_LENGTH_MAX {
+            return Err(ArchiveError::TooLarge.into());
+        }
+        match self.documents.files.insert(name.clone(), content) {
+            Some(previous) if previous != self.documents.files[&name] => {
+                Err(ArchiveError::Duplicate(name).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands a layer on and copies it into the spool that its thread reads.
+    fn layer(
+        &mut self,
+        name: String,
+        total: u64,
+        member: &mut impl BufRead,
+        on_progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<(), StoreError> {
+        let spool = Arc::new(Spool::new(self.store.temporary()).map_err(ArchiveError::Read)?);
+        // Waits while all threads are busy: they work on members that are complete.
+        if self.jobs.send(Job { name: name.clone(), spool: Arc::clone(&spool) }).is_err() {
+            return Ok(());
+        }
+        let filled =
+            spool.fill(member, |current| on_progress(LoadProgress { member: &name, current, total }));
+        Ok(filled.map_err(ArchiveError::Read)?)
+    }
+}
+
+/// This machine's architecture as Go and with it every image names it.
+pub(super) fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}

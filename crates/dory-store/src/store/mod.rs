@@ -1,0 +1,320 @@
+//! The store as a whole: opening, repairing, and changing what there is under one lock.
+
+pub(crate) mod layers;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dory_types::{ContainerId, Digest, ImageId};
+use rustix::fs::{self, Mode, OFlags};
+
+use crate::content::Content;
+use crate::directory;
+use crate::error::StoreError;
+use crate::image::{Image, ImageConfig, ImageEntry, ImageIndex};
+use crate::layer::LayerRecord;
+use crate::lock::DataRootLock;
+use crate::record::{Durability, read_record, write_record};
+use crate::snapshot::SnapshotRecord;
+use crate::trash::Trash;
+use layers::LayerHold;
+
+/// What the data-root lies on, for the engine to choose by and to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackingFilesystem {
+    /// The kernel's name, such as `extfs` or `overlayfs` as in `docker info`; hexadecimal where it is unknown.
+    pub name: String,
+    /// False where the kernel refuses an upper directory of overlayfs: on overlayfs itself.
+    pub overlay_upper: bool,
+}
+
+impl BackingFilesystem {
+    /// Names of dockerd for the magic numbers of statfs(2).
+    const NAMES: [(u32, &'static str); 10] = [
+        (0xef53, "extfs"),
+        (0x5846_5342, "xfs"),
+        (0x9123_683e, "btrfs"),
+        (0x0102_1994, "tmpfs"),
+        (0x794c_7630, "overlayfs"),
+        (0x2fc1_2fc1, "zfs"),
+        (0x6969, "nfs"),
+        (0xf2f5_2010, "f2fs"),
+        (0x6573_5546, "fuse"),
+        (0x0102_1997, "9p"),
+    ];
+    /// overlayfs's own.
+    const OVERLAYFS: u32 = 0x794c_7630;
+
+    fn of(directory: &OwnedFd) -> io::Result<Self> {
+        let magic = fs::fstatfs(directory)?.f_type as u32;
+        let known = Self::NAMES.iter().find(|(number, _)| *number == magic);
+        let name = known.map_or_else(|| format!("0x{magic:x}"), |(_, name)| (*name).to_owned());
+        Ok(Self { name, overlay_upper: magic != Self::OVERLAYFS })
+    }
+}
+
+/// A data-root, opened by the one engine that may.
+#[derive(Debug)]
+pub struct Store {
+    data_root: PathBuf,
+    root: OwnedFd,
+    pub(crate) content: Content,
+    layers: OwnedFd,
+    temporary: OwnedFd,
+    pub(crate) containers: OwnedFd,
+    pub(crate) volumes: OwnedFd,
+    pub(crate) trash: Trash,
+    backing: BackingFilesystem,
+    state: Mutex<State>,
+    _lock: DataRootLock,
+}
+
+/// What the store knows without looking at the disk.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) index: ImageIndex,
+    /// Every layer that has its name.
+    pub(crate) layers: HashMap<Digest, LayerRecord>,
+    /// Layers that something in the making counts on, and how many.
+    pub(crate) holds: HashMap<Digest, usize>,
+    /// Which layers containers use.
+    pub(crate) snapshots: HashMap<ContainerId, SnapshotRecord>,
+    /// Configurations that were read before.
+    configs: HashMap<ImageId, Arc<ImageConfig>>,
+}
+
+impl Store {
+    /// Opens the data-root, which is made where there is none, locks it and repairs what a dead engine left half
+    /// done. `holder` says to whoever comes second which engine this is: its sockets, one a line.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] where another engine has it; [`StoreError::Directory`] and [`StoreError::Record`] where
+    /// it cannot be used.
+    pub fn open(data_root: &Path, holder: &str) -> Result<Self, StoreError> {
+        let error = |source: io::Error| StoreError::Directory { path: data_root.to_owned(), source };
+        // Containers with mapped ids pass through to their layers, nobody lists them.
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o711)
+            .create(data_root)
+            .map_err(error)?;
+        let data_root = data_root.canonicalize().map_err(error)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = fs::open(&data_root, flags, Mode::empty()).map_err(|errno| error(errno.into()))?;
+        let lock = DataRootLock::acquire(&data_root, &root, holder)?;
+        let child = |parent: &OwnedFd, name: &str, mode: u32| {
+            directory::make_and_open(parent, name, mode)
+                .map_err(|errno| StoreError::Directory { path: data_root.join(name), source: errno.into() })
+        };
+        let content = child(&child(&root, "content", 0o700)?, "sha256", 0o700)?;
+        let trash = Trash::new(child(&root, "trash", 0o700)?).map_err(error)?;
+        let store = Self {
+            content: Content { directory: content },
+            layers: child(&root, "layers", 0o711)?,
+            temporary: child(&root, "tmp", 0o700)?,
+            containers: child(&root, "containers", 0o711)?,
+            volumes: child(&root, "volumes", 0o711)?,
+            trash,
+            backing: BackingFilesystem::of(&root).map_err(error)?,
+            state: Mutex::default(),
+            _lock: lock,
+            root,
+            data_root,
+        };
+        store.repair()?;
+        Ok(store)
+    }
+
+    /// The data-root's absolute path, without symbolic links.
+    pub fn data_root(&self) -> &Path {
+        &self.data_root
+    }
+
+    /// What the data-root lies on.
+    pub fn backing(&self) -> &BackingFilesystem {
+        &self.backing
+    }
+
+    /// The data-root's descriptor, for records that the engine keeps beside the store's own.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Waits until everything that was removed is gone from the disk; removals return before.
+    pub fn wait_until_removed(&self) {
+        self.trash.wait_until_empty();
+    }
+
+    /// Where things are made before they get their place.
+    pub(crate) fn temporary(&self) -> BorrowedFd<'_> {
+        self.temporary.as_fd()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The image that `text` means: a name, an id or the start of one.
+    ///
+    /// # Errors
+    /// [`StoreError::Resolve`].
+    pub fn resolve(&self, text: &str) -> Result<ImageId, StoreError> {
+        Ok(self.lock().index.resolve(text)?)
+    }
+
+    /// The image that `text` means, with everything about it.
+    ///
+    /// # Errors
+    /// [`StoreError::Resolve`]; [`StoreError::ReadBlob`] and [`StoreError::Config`] where the store is damaged.
+    pub fn image(&self, text: &str) -> Result<Image, StoreError> {
+        let mut state = self.lock();
+        let id = state.index.resolve(text)?;
+        self.describe(&mut state, &id)
+    }
+
+    /// All images, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadBlob`] and [`StoreError::Config`] where the store is damaged.
+    pub fn images(&self) -> Result<Vec<Image>, StoreError> {
+        let mut state = self.lock();
+        let ids: Vec<_> = state.index.images.keys().cloned().collect();
+        ids.iter().map(|id| self.describe(&mut state, id)).collect()
+    }
+
+    /// The bytes of an image's configuration, as they came.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadBlob`].
+    pub fn config_bytes(&self, id: &ImageId) -> Result<Vec<u8>, StoreError> {
+        self.content.get(&id.into())
+    }
+
+    /// Everything about an image that is in the index.
+    pub(crate) fn describe(&self, state: &mut State, id: &ImageId) -> Result<Image, StoreError> {
+        let config = self.config(state, id)?;
+        let sizes = config.rootfs.diff_ids.iter().filter_map(|layer| state.layers.get(layer));
+        let entry = state.index.images.get(id).cloned().unwrap_or_default();
+        Ok(Image {
+            id: id.clone(),
+            references: state.index.references_of(id),
+            size: sizes.map(|layer| layer.size).sum(),
+            last_tagged: entry.last_tagged,
+            parent: entry.parent,
+            config,
+        })
+    }
+
+    /// An image's configuration, read once.
+    pub(crate) fn config(&self, state: &mut State, id: &ImageId) -> Result<Arc<ImageConfig>, StoreError> {
+        if let Some(config) = state.configs.get(id) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(parse_config(&self.config_bytes(id)?)?);
+        state.configs.insert(id.clone(), Arc::clone(&config));
+        Ok(config)
+    }
+
+    /// Begins a change of the index that brings new layers: they get their names now, and stay with the change.
+    pub(crate) fn change<'a>(&'a self, holds: Vec<LayerHold<'a>>) -> Result<Change<'a>, StoreError> {
+        self.sync_new(&holds)?;
+        let mut state = self.lock();
+        for hold in &holds {
+            self.place_layer(&mut state, hold)?;
+        }
+        let index = state.index.clone();
+        Ok(Change { store: self, state, index, holds })
+    }
+
+    /// Deletes layers that no image, no container and nothing in the making uses. What cannot be deleted stays for the
+    /// next time: nobody who asked for something else has to fail for it.
+    pub(crate) fn collect_garbage(&self, state: &mut State) {
+        if let Err(error) = self.discard_unused(state) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "Cannot delete unused layers");
+        }
+    }
+
+    fn discard_unused(&self, state: &mut State) -> Result<(), StoreError> {
+        let mut used: HashSet<Digest> = state.holds.keys().copied().collect();
+        let ids: Vec<_> = state.index.images.keys().cloned().collect();
+        for id in &ids {
+            used.extend(&self.config(state, id)?.rootfs.diff_ids);
+        }
+        used.extend(state.snapshots.values().flat_map(|snapshot| &snapshot.layers));
+        let unused: Vec<_> = state.layers.keys().filter(|layer| !used.contains(*layer)).copied().collect();
+        unused.iter().try_for_each(|layer| self.discard_layer(state, layer))
+    }
+
+    /// Brings the store into a state in which the invariants hold, whatever moment the last engine died at.
+    fn repair(&self) -> Result<(), StoreError> {
+        let error =
+            |name: &str, source: io::Error| StoreError::Directory { path: self.data_root.join(name), source };
+        for (name, _) in directory::names(&self.temporary).map_err(|errno| error("tmp", errno.into()))? {
+            self.trash.discard(&self.temporary, &name).map_err(|errno| error("tmp", errno.into()))?;
+        }
+        let mut state = self.lock();
+        state.index = read_record(&self.root, ImageIndex::RECORD)?.unwrap_or_default();
+        state.layers = self.read_layers()?;
+        state.snapshots = self.read_snapshots()?;
+        self.collect_garbage(&mut state);
+        for (name, _) in
+            directory::names(&self.content.directory).map_err(|errno| error("content", errno.into()))?
+        {
+            let digest = std::str::from_utf8(&name).ok().and_then(|name| Digest::from_hex(name).ok());
+            if !digest.is_some_and(|digest| state.index.images.contains_key(&ImageId::from(digest))) {
+                self.content.remove(&name).map_err(|errno| error("content", errno.into()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a configuration's bytes.
+pub(crate) fn parse_config(bytes: &[u8]) -> Result<ImageConfig, StoreError> {
+    ImageConfig::parse(bytes).map_err(|source| StoreError::Config { image: Digest::of(bytes), source })
+}
+
+/// A new version of the index, which counts when it is committed; dropped, it leaves nothing behind.
+pub(crate) struct Change<'a> {
+    store: &'a Store,
+    pub(crate) state: MutexGuard<'a, State>,
+    pub(crate) index: ImageIndex,
+    holds: Vec<LayerHold<'a>>,
+}
+
+impl Change<'_> {
+    /// Takes an image in, whose layers the change holds.
+    pub(crate) fn add_image(&mut self, config: &[u8]) -> Result<ImageId, StoreError> {
+        let id = ImageId::from(self.store.content.put(config)?);
+        self.index.images.entry(id.clone()).or_insert_with(ImageEntry::default);
+        Ok(id)
+    }
+
+    /// Writes the new index, and deletes what it does not use any more.
+    pub(crate) fn commit(mut self) -> Result<(), StoreError> {
+        write_record(&self.store.root, ImageIndex::RECORD, &self.index, Durability::Synced)?;
+        let old = std::mem::replace(&mut self.state.index, std::mem::take(&mut self.index));
+        for id in old.images.keys() {
+            if self.state.index.images.contains_key(id) {
+                continue;
+            }
+            self.state.configs.remove(id);
+            // The record says already that the image is gone; the next start tries again.
+            let hex = Digest::from(id).hex();
+            if let Err(errno) = self.store.content.remove(hex.as_bytes()) {
+                tracing::warn!(image = %id, %errno, "Cannot delete an image's configuration");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        for hold in self.holds.drain(..) {
+            hold.release(&mut self.state);
+        }
+        self.store.collect_garbage(&mut self.state);
+    }
+}

@@ -1,0 +1,141 @@
+//! Archives of `docker save` and OCI layouts, whole and hostile, against a store on disk.
+//!
+//! They unpack device nodes and foreign owners, so they need root; without it they fail.
+
+mod archives;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use archives::{Layer, docker_archive, docker_archive_of, gzip, zstd};
+use dory_store::{Store, StoreError};
+
+/// A store in a directory of its own.
+fn store() -> (tempfile::TempDir, Store) {
+    archives::require_root();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("data"), "test").unwrap();
+    (directory, store)
+}
+
+/// Loads `archive`.
+fn load(store: &Store, archive: &[u8]) -> Result<Vec<dory_store::LoadedImage>, StoreError> {
+    store.load(archive, &mut |_| {})
+}
+
+/// Every path below `directory`, relative, without the lock.
+fn tree(directory: &Path) -> Vec<String> {
+    let output = std::process::Command::new("find")
+        .arg(directory)
+        .args(["-mindepth", "1", "-printf", "%P\n"])
+        .output();
+    let mut names: Vec<_> =
+        String::from_utf8(output.unwrap().stdout).unwrap().lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn privileged_load_resolve_and_chain() {
+    let (directory, store) = store();
+    let lower = Layer::new().directory("etc", 0o755).file("etc/lower", b"1").file("shadowed", b"low");
+    let upper = Layer::new().file("etc/upper", b"2").whiteout("shadowed");
+    let archive = docker_archive(&["web:1", "web:2"], &[lower.tar(), upper.tar()]);
+    let mut seen = Vec::new();
+    let loaded =
+        store.load(archive.as_slice(), &mut |progress| seen.push(progress.member.to_owned())).unwrap();
+    assert_eq!(loaded.len(), 1);
+    let names: Vec<_> = loaded[0].references.iter().map(|name| name.familiar()).collect();
+    assert_eq!(names, ["web:1", "web:2"]);
+    assert!(!seen.is_empty());
+    assert_eq!(store.resolve("web:2").unwrap(), loaded[0].id);
+    let (chain, config) = store.layer_chain(&loaded[0].id).unwrap();
+    assert_eq!(config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
+    assert_eq!(std::fs::read(chain[0].join("etc/upper")).unwrap(), b"2");
+    assert_eq!(std::fs::read(chain[1].join("etc/lower")).unwrap(), b"1");
+    let whiteout = std::fs::symlink_metadata(chain[0].join("shadowed")).unwrap();
+    assert_eq!((whiteout.mode() & libc_s_ifmt(), whiteout.rdev()), (0o020_000, 0));
+    store.wait_until_removed();
+    let left = tree(&directory.path().join("data"));
+    assert!(!left.iter().any(|name| name.starts_with("tmp/") || name.starts_with("trash/")), "{left:?}");
+}
+
+/// The bits of a mode that are the kind of file.
+fn libc_s_ifmt() -> u32 {
+    0o170_000
+}
+
+#[test]
+fn privileged_every_compression_gives_the_same_layer() {
+    let (_directory, store) = store();
+    let tar = Layer::new().file("a", &[7; 100_000]).tar();
+    let plain = load(&store, &docker_archive(&["plain:1"], std::slice::from_ref(&tar))).unwrap();
+    for (name, layer) in [("gzip:1", gzip(&tar)), ("zstd:1", zstd(&tar))] {
+        let archive = docker_archive_of(&[name], &[(tar.clone(), layer)]);
+        for archive in [archive.clone(), gzip(&archive), zstd(&archive)] {
+            assert_eq!(load(&store, &archive).unwrap()[0].id, plain[0].id);
+        }
+    }
+    assert_eq!(store.image("plain:1").unwrap().size, 100_000);
+    assert_eq!(store.images().unwrap().len(), 1);
+}
+
+#[test]
+fn privileged_wrong_digests_leave_nothing() {
+    let (directory, store) = store();
+    let before = tree(&directory.path().join("data"));
+    let tar = Layer::new().file("a", b"1").tar();
+    let other = Layer::new().file("a", b"2").tar();
+    let error = load(&store, &docker_archive_of(&["a:1"], &[(tar, other)])).unwrap_err();
+    assert!(error.to_string().starts_with("invalid diffID for layer 0: expected \"sha256:"), "{error}");
+    store.wait_until_removed();
+    assert_eq!(tree(&directory.path().join("data")), before);
+}
+
+#[test]
+fn privileged_every_truncation_leaves_nothing() {
+    let (directory, store) = store();
+    let before = tree(&directory.path().join("data"));
+    let tar = Layer::new().directory("d", 0o755).file("d/a", &[1; 3000]).tar();
+    let archive = docker_archive(&["a:1"], &[tar]);
+    // The last kilobyte is the end marker, which is not needed.
+    for length in (0..archive.len() - 1024).step_by(509) {
+        assert!(load(&store, &archive[..length]).is_err(), "{length} of {}", archive.len());
+    }
+    store.wait_until_removed();
+    assert_eq!(tree(&directory.path().join("data")), before);
+    load(&store, &archive).unwrap();
+}
+
+#[test]
+fn privileged_a_second_store_is_refused_and_names_the_first() {
+    let (directory, store) = store();
+    let Err(error) = Store::open(&directory.path().join("data"), "second") else {
+        panic!("the lock is held")
+    };
+    let message = error.to_string();
+    assert!(message.contains(&format!("pid {}, test", std::process::id())), "{message}");
+    drop(store);
+    Store::open(&directory.path().join("data"), "second").unwrap();
+}
+
+#[test]
+fn privileged_reopening_keeps_images_and_drops_leftovers() {
+    let (directory, store) = store();
+    let loaded = load(&store, &docker_archive(&["a:1"], &[Layer::new().file("a", b"1").tar()])).unwrap();
+    drop(store);
+    let data = directory.path().join("data");
+    std::fs::create_dir_all(data.join("tmp/half/fs")).unwrap();
+    std::fs::create_dir_all(data.join("layers").join("0".repeat(64)).join("fs")).unwrap();
+    std::fs::write(data.join("content/sha256").join("1".repeat(64)), b"orphan").unwrap();
+    let store = Store::open(&data, "again").unwrap();
+    store.wait_until_removed();
+    assert_eq!(store.resolve("a:1").unwrap(), loaded[0].id);
+    let left = tree(&data);
+    for gone in
+        ["tmp/half", &format!("layers/{}", "0".repeat(64)), &format!("content/sha256/{}", "1".repeat(64))]
+    {
+        assert!(!left.iter().any(|name| name == gone), "{gone}");
+    }
+    assert_eq!(std::fs::read(store.layer_chain(&loaded[0].id).unwrap().0[0].join("a")).unwrap(), b"1");
+}
