@@ -114,11 +114,8 @@ impl ShimClient {
 
 /// Connects through a descriptor of the directory: a socket's own path may not exceed 107 bytes, a data-root's may.
 fn connect(directory: &Path) -> io::Result<UnixStream> {
-    let directory = rustix::fs::open(
-        directory,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let directory =
+        rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd()))
 }
 

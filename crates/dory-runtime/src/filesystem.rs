@@ -11,14 +11,19 @@ use std::path::Path;
 use dory_sys::mount::{self, MountAttributes};
 use rustix::fs::CWD;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use crate::spec::{MountFlags, Propagation};
 
 /// Mounts a new instance of filesystem `kind` with `options` (`name` or `name=value`), detached.
-pub fn mount_filesystem(kind: &str, source: &str, options: &[String], flags: &MountFlags) -> io::Result<OwnedFd> {
+pub fn mount_filesystem(
+    kind: &str,
+    source: &str,
+    options: &[String],
+    flags: &MountFlags,
+) -> io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Some clients print it (`tmpfs on /tmp`); a filesystem that takes none is content without.
     let _ = fsconfig_set_string(&context, "source", source);
@@ -40,7 +45,8 @@ pub fn finish(context: &OwnedFd, flags: MountAttrFlags) -> io::Result<OwnedFd> {
 
 /// Clones the mount at `path` (relative to `directory`), detached, with its peer group.
 pub fn clone_mount(directory: BorrowedFd<'_>, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
@@ -72,7 +78,11 @@ pub fn set_flags(mount: BorrowedFd<'_>, flags: &MountFlags, propagation: Propaga
     let set = attribute_bits(flags);
     if set != 0 {
         let clear = if flags.noatime { mount::ATIME_MASK } else { 0 };
-        mount::set_attributes(mount, flags.recursive_readonly, &MountAttributes { set, clear, ..Default::default() })?;
+        mount::set_attributes(
+            mount,
+            flags.recursive_readonly,
+            &MountAttributes { set, clear, ..Default::default() },
+        )?;
     }
     Ok(())
 }
@@ -111,5 +121,9 @@ pub fn describe(context: &OwnedFd, error: rustix::io::Errno) -> io::Error {
         words.push(String::from_utf8_lossy(&text[..length]).trim_end().to_owned());
     }
     let error = io::Error::from(error);
-    if words.is_empty() { error } else { io::Error::new(error.kind(), format!("{error} ({})", words.join("; "))) }
+    if words.is_empty() {
+        error
+    } else {
+        io::Error::new(error.kind(), format!("{error} ({})", words.join("; ")))
+    }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -30,6 +30,8 @@ pub struct Started {
     pub facts: Vec<String>,
     /// Carries [`protocol::Event`]s from here on; its end without an `Exited` event means that the shim was killed.
     pub monitor: UnixStream,
+    /// The shim, a child of the caller's: to be waited for once `monitor` has ended.
+    pub shim: Child,
 }
 
 /// A container does not run; nothing of it is left.
@@ -79,32 +81,20 @@ impl Launcher {
         network: impl FnOnce(BorrowedFd<'_>) -> Result<Vec<OwnedFd>, E>,
         before_run: impl FnOnce(),
     ) -> Result<Started, LaunchError<E>> {
-        let connection = self.spawn_shim(&spec).map_err(LaunchError::Spawn)?;
-        protocol::send(&connection, &Launch::Prepare(Box::new(spec)), &[]).map_err(LaunchError::Lost)?;
-        let (pid, namespace) = match protocol::receive(&connection).map_err(LaunchError::Lost)? {
-            (Progress::Namespaces { pid }, mut descriptors) => (pid, descriptors.pop()),
-            (other, _) => return Err(early_end(other)),
-        };
-        let held = match namespace {
-            Some(namespace) => network(namespace.as_fd()).map_err(LaunchError::Network)?,
-            None => Vec::new(),
-        };
-        let held: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
-        before_run();
-        // A shim that failed meanwhile has said why: its word is better than our broken pipe.
-        let sent = protocol::send(&connection, &Launch::Run, &held);
-        match protocol::receive(&connection).map_err(LaunchError::Lost)? {
-            (Progress::Started { facts }, _) => {
-                sent.map_err(LaunchError::Lost)?;
-                Ok(Started { pid, facts, monitor: connection })
+        let (connection, mut shim) = self.spawn_shim(&spec).map_err(LaunchError::Spawn)?;
+        match lead(&connection, spec, network, before_run) {
+            Ok((pid, facts)) => Ok(Started { pid, facts, monitor: connection, shim }),
+            Err(error) => {
+                // It ends by itself, in its own time, once the connection is closed.
+                std::thread::spawn(move || shim.wait());
+                Err(error)
             }
-            (other, _) => Err(early_end(other)),
         }
     }
 
     /// Spawns a shim whose standard input is its end of the launch connection: so it needs no code between fork and
     /// exec, and the standard library takes posix_spawn(3), which copies no page tables of a large engine.
-    fn spawn_shim(&self, spec: &ContainerSpec) -> io::Result<UnixStream> {
+    fn spawn_shim(&self, spec: &ContainerSpec) -> io::Result<(UnixStream, Child)> {
         let (ours, theirs) = UnixStream::pair()?;
         let executable = format!("/proc/self/fd/{}", self.executable.as_raw_fd());
         let mut command = Command::new(executable);
@@ -116,10 +106,36 @@ impl Launcher {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit());
-        let child = command.spawn()?;
-        // The engine's reaper collects it: a shim lives longer than this call and maybe than this engine.
-        drop(child);
-        Ok(ours)
+        Ok((ours, command.spawn()?))
+    }
+}
+
+/// Leads the shim at the other end of `connection` through the start: the pid of the container's process, and facts.
+fn lead<E>(
+    connection: &UnixStream,
+    spec: ContainerSpec,
+    network: impl FnOnce(BorrowedFd<'_>) -> Result<Vec<OwnedFd>, E>,
+    before_run: impl FnOnce(),
+) -> Result<(i32, Vec<String>), LaunchError<E>> {
+    protocol::send(connection, &Launch::Prepare(Box::new(spec)), &[]).map_err(LaunchError::Lost)?;
+    let (pid, namespace) = match protocol::receive(connection).map_err(LaunchError::Lost)? {
+        (Progress::Namespaces { pid }, mut descriptors) => (pid, descriptors.pop()),
+        (other, _) => return Err(early_end(other)),
+    };
+    let held = match namespace {
+        Some(namespace) => network(namespace.as_fd()).map_err(LaunchError::Network)?,
+        None => Vec::new(),
+    };
+    let held: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
+    before_run();
+    // A shim that failed meanwhile has said why: its word is better than our broken pipe.
+    let sent = protocol::send(connection, &Launch::Run, &held);
+    match protocol::receive(connection).map_err(LaunchError::Lost)? {
+        (Progress::Started { facts }, _) => {
+            sent.map_err(LaunchError::Lost)?;
+            Ok((pid, facts))
+        }
+        (other, _) => Err(early_end(other)),
     }
 }
 

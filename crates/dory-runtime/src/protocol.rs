@@ -13,8 +13,8 @@ use std::os::unix::net::UnixStream;
 
 use dory_types::ExecId;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -146,7 +146,11 @@ pub struct ExitRecord {
 ///
 /// # Errors
 /// The socket's; a peer that is gone is `BrokenPipe`, never a signal.
-pub fn send<T: Serialize>(socket: &UnixStream, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn send<T: Serialize>(
+    socket: &UnixStream,
+    message: &T,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let body = serde_json::to_vec(message).map_err(io::Error::other)?;
     let mut bytes = Vec::with_capacity(4 + body.len());
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());

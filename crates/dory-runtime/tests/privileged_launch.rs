@@ -2,6 +2,11 @@
 //!
 //! No test harness: the launcher re-executes this very binary in the shim's role, before any thread exists.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may end by panicking; without a harness clippy does not know it for one"
+)]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,8 +17,8 @@ use std::time::Instant;
 use dory_log::{LogConfig, LogDriver};
 use dory_runtime::protocol::{self, Event};
 use dory_runtime::spec::{
-    ContainerSpec, DeviceKind, DeviceNode, ExecSpec, IdMapping, Mount, MountFlags, MountSource, Namespace, Namespaces,
-    Process, Propagation, Rootfs, Stdio, UserNamespace,
+    ContainerSpec, DeviceKind, DeviceNode, ExecSpec, IdMapping, Mount, MountFlags, MountSource, Namespace,
+    Namespaces, Process, Propagation, Rootfs, Stdio, UserNamespace,
 };
 use dory_runtime::{LaunchError, Launcher, ShimClient, Started};
 use dory_types::ContainerId;
@@ -75,10 +80,17 @@ impl Fixture {
             fs::create_dir_all(path.join(name)).unwrap();
         }
         fs::copy("/bin/busybox", path.join("layer/bin/busybox")).expect("Debian's busybox-static");
-        for applet in ["sh", "cat", "echo", "id", "sleep", "stty", "hostname", "mount", "ps", "kill", "dd", "tty", "head"] {
+        for applet in [
+            "sh", "cat", "echo", "id", "sleep", "stty", "hostname", "mount", "ps", "kill", "dd", "tty",
+            "head",
+        ] {
             std::os::unix::fs::symlink("busybox", path.join("layer/bin").join(applet)).unwrap();
         }
-        fs::write(path.join("layer/etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n").unwrap();
+        fs::write(
+            path.join("layer/etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n",
+        )
+        .unwrap();
         let id = ContainerId::from_bytes(rand_bytes());
         let spec = spec(id, &path, args);
         Self { directory, spec }
@@ -114,11 +126,7 @@ impl Fixture {
     fn start_attached(&self, launcher: &Launcher) -> (Started, UnixStream) {
         let mut stream = None;
         let started = launcher
-            .start::<std::io::Error>(
-                self.spec.clone(),
-                |_| Ok(Vec::new()),
-                || stream = Some(self.client()),
-            )
+            .start::<std::io::Error>(self.spec.clone(), |_| Ok(Vec::new()), || stream = Some(self.client()))
             .expect("the container starts");
         drop(stream);
         let stream = self.client().attach(true, true, true).expect("attach");
@@ -224,7 +232,9 @@ fn output_and_exit_code(launcher: &Launcher) {
     let started = fixture.start(launcher);
     assert_eq!(exit_code(&started), 7);
     let log = fixture.log();
-    for line in ["\"out\\n\",\"stream\":\"stdout\"", "\"err\\n\",\"stream\":\"stderr\"", "\"inside\\n\"", "\"1\\n\""] {
+    for line in
+        ["\"out\\n\",\"stream\":\"stdout\"", "\"err\\n\",\"stream\":\"stderr\"", "\"inside\\n\"", "\"1\\n\""]
+    {
         assert!(log.contains(line), "{line} in {log}");
     }
     assert!(fixture.directory.path().join("container/exit.json").exists());
@@ -234,14 +244,17 @@ fn user_namespace(launcher: &Launcher) {
     let script = "id -u; cat /proc/self/uid_map; echo x > /file; test -O /bin/busybox && echo owned; \
                   mount -t tmpfs none /tmp && echo mounted; echo $(cat /proc/sys/kernel/core_pattern >/dev/null && echo read)";
     let mut fixture = Fixture::new(&["sh", "-c", script]).user_namespace();
-    fixture.spec.process.capabilities = dory_runtime::capability::names().iter().map(|name| (*name).to_owned()).collect();
+    fixture.spec.process.capabilities =
+        dory_runtime::capability::names().iter().map(|name| (*name).to_owned()).collect();
     let started = fixture.start(launcher);
     assert_eq!(exit_code(&started), 0, "{}", fixture.log());
     let log = fixture.log();
     for line in ["\"0\\n\"", "1000000      65536", "owned", "mounted"] {
         assert!(log.contains(line), "{line} in {log}");
     }
-    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(fixture.directory.path().join("upper/file")).unwrap());
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &fs::metadata(fixture.directory.path().join("upper/file")).unwrap(),
+    );
     assert_eq!(owner, 1_000_000);
 }
 
@@ -336,7 +349,8 @@ fn reaper(launcher: &Launcher) {
 }
 
 fn kill_and_large_output(launcher: &Launcher) {
-    let fixture = Fixture::new(&["sh", "-c", "sleep 0.2; dd if=/dev/zero bs=1000 count=5000 2>/dev/null; exec sleep 100"]);
+    let fixture =
+        Fixture::new(&["sh", "-c", "sleep 0.2; cat /bin/busybox /bin/busybox /bin/busybox; exec sleep 100"]);
     let (started, mut stream) = fixture.start_attached(launcher);
     // Slow: nothing is read for a while, and the container must get through all the same.
     std::thread::sleep(std::time::Duration::from_millis(700));
@@ -345,8 +359,8 @@ fn kill_and_large_output(launcher: &Launcher) {
     assert_eq!(exit_code(&started), 137);
     let mut output = Vec::new();
     stream.read_to_end(&mut output).unwrap();
-    let zeros = output.len();
-    assert!(zeros >= 5_000_000, "{zeros}");
+    let expected = 3 * fs::metadata("/bin/busybox").unwrap().len() as usize;
+    assert!(output.len() > expected, "{} of {expected}", output.len());
 }
 
 fn shim_killed(launcher: &Launcher) {

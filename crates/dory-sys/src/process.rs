@@ -52,7 +52,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// # Errors
 /// `EBUSY` in a process with several threads, else the kernel's.
 pub fn clone_process(options: CloneOptions<'_>, child: impl FnOnce() -> i32) -> io::Result<ChildProcess> {
-    if thread_count()? != 1 {
+    if !is_single_threaded()? {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
     let mut pidfd: RawFd = -1;
@@ -72,10 +72,9 @@ pub fn clone_process(options: CloneOptions<'_>, child: impl FnOnce() -> i32) -> 
     Ok(ChildProcess { pid, pidfd })
 }
 
-/// Threads of this process, from the link count of its task directory (proc(5): 2 and one for each thread).
-fn thread_count() -> io::Result<u64> {
-    let links = rustix::fs::stat("/proc/self/task")?.st_nlink;
-    Ok(u64::from(links).saturating_sub(2))
+/// The link count of the task directory is 2 and one for each thread (proc(5)).
+fn is_single_threaded() -> io::Result<bool> {
+    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3)
 }
 
 fn raw_clone3(options: CloneOptions<'_>, pidfd: &mut RawFd) -> io::Result<i32> {

@@ -25,8 +25,9 @@ const LINKS: [(&str, &str); 6] = [
 /// Makes nodes and links. An image's own `/dev` without a tmpfs may hold them already.
 pub fn make_devices(root: Root<'_>, devices: &[DeviceNode]) -> Result<(), StartFailure> {
     for device in devices {
-        make_device(root, device)
-            .map_err(|error| StartFailure::refused(format!("cannot make the device `{}`", device.path), error))?;
+        make_device(root, device).map_err(|error| {
+            StartFailure::refused(format!("cannot make the device `{}`", device.path), error)
+        })?;
     }
     let directory =
         root.ensure_directory("/dev").map_err(|error| StartFailure::refused("cannot open `/dev`", error))?;

@@ -14,15 +14,9 @@ use super::{FromInit, NamespaceSet, Root, ToInit, become_namespace_root, own_roo
 
 /// Runs as the new process, born in the container's pid namespace and in nothing else of it yet; returns an exit code
 /// only on failure, which the shim has been told.
-pub fn run(
-    spec: &ExecSpec,
-    namespaces: &NamespaceSet,
-    user_is_new: bool,
-    channel: &UnixStream,
-    streams: Streams,
-) -> i32 {
+pub fn run(spec: &ExecSpec, namespaces: &NamespaceSet, channel: &UnixStream, streams: Streams) -> i32 {
     let _never_fails = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let failure = match set_up(spec, namespaces, user_is_new, channel, streams) {
+    let failure = match set_up(spec, namespaces, channel, streams) {
         Ok((streams, attribute)) => enter(spec, streams, attribute.as_ref()),
         Err(failure) => failure,
     };
@@ -33,7 +27,6 @@ pub fn run(
 fn set_up(
     spec: &ExecSpec,
     namespaces: &NamespaceSet,
-    user_is_new: bool,
     channel: &UnixStream,
     streams: Streams,
 ) -> Result<(Streams, Option<std::fs::File>), StartFailure> {
@@ -45,12 +38,13 @@ fn set_up(
     }
     let attribute = open_apparmor_attribute(&spec.process)?;
     namespaces.join_rest().map_err(refused("cannot join the container's namespaces"))?;
-    if user_is_new {
+    if namespaces.has_user() {
         become_namespace_root()?;
     }
     let root = own_root().map_err(refused("cannot open `/`"))?;
     if !spec.stdio.tty {
-        protocol::send(channel, &FromInit::Ready { facts: Vec::new() }, &[]).map_err(refused("the shim is gone"))?;
+        protocol::send(channel, &FromInit::Ready { facts: Vec::new() }, &[])
+            .map_err(refused("the shim is gone"))?;
         return Ok((streams, attribute));
     }
     let opened = terminal::open(Root::new(root.as_fd()), spec.stdio.console_size)

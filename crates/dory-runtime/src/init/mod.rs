@@ -30,10 +30,10 @@ use crate::filesystem::{attach, set_readonly};
 use crate::protocol;
 use crate::spec::{ContainerSpec, MountSource, Namespace};
 
-pub use mounts::PreparedMounts;
-pub use process::{Streams, hide, null_device};
 pub use exec::run as run_exec;
+pub use mounts::PreparedMounts;
 pub use namespaces::NamespaceSet;
+pub use process::{Streams, hide, null_device};
 pub use root::Root;
 
 /// From the shim to init.
@@ -121,7 +121,7 @@ fn set_up(
     // While a /proc is certainly in reach: an image need not have one.
     let own_namespaces = namespaces::open_own().map_err(refused("cannot open the namespaces"))?;
     change_root(rootfs.as_fd()).map_err(refused("cannot change the root"))?;
-    announce(channel, facts, own_namespaces, terminal.as_ref()).map_err(refused("the shim is gone"))?;
+    announce(channel, facts, &own_namespaces, terminal.as_ref()).map_err(refused("the shim is gone"))?;
     let streams = terminal.map_or(streams, |terminal| Streams::Terminal(terminal.slave));
     match protocol::receive(channel).map_err(refused("the shim is gone"))? {
         (ToInit::Run, _) => Ok((streams, attribute)),
@@ -132,7 +132,7 @@ fn set_up(
 fn announce(
     channel: &UnixStream,
     facts: Vec<String>,
-    namespaces: Vec<OwnedFd>,
+    namespaces: &[OwnedFd],
     terminal: Option<&terminal::Terminal>,
 ) -> io::Result<()> {
     let root = own_root()?;

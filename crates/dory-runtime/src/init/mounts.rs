@@ -38,7 +38,9 @@ pub fn mount_all(
             MountSource::Filesystem { kind, options } => mount_new(root, spec, mount, kind, options, facts),
             MountSource::Cgroup => mount_cgroups(root, mount, &mut prepared.cgroups, facts),
         };
-        result.map_err(|error| StartFailure::refused(format!("error mounting to `{}`", mount.destination), error))?;
+        result.map_err(|error| {
+            StartFailure::refused(format!("error mounting to `{}`", mount.destination), error)
+        })?;
     }
     Ok(())
 }

@@ -8,7 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+};
 
 use crate::error::StartFailure;
 use crate::spec::{Namespace, Namespaces};
@@ -25,11 +27,10 @@ const KINDS: [(&str, LinkNameSpaceType); 7] = [
     ("mnt", LinkNameSpaceType::Mount),
 ];
 
-/// All namespaces of one container.
+/// The namespaces of one container that are not the shim's own.
 #[derive(Debug)]
 pub struct NamespaceSet {
-    descriptors: Vec<OwnedFd>,
-    user_is_new: bool,
+    members: Vec<(&'static str, LinkNameSpaceType, OwnedFd)>,
 }
 
 /// This process's own namespaces, in the order of [`KINDS`]; called by init.
@@ -47,9 +48,22 @@ impl NamespaceSet {
     /// How many descriptors make a set.
     pub const LENGTH: usize = KINDS.len();
 
-    /// The set that init sent.
-    pub fn new(descriptors: Vec<OwnedFd>, user_is_new: bool) -> Self {
-        Self { descriptors, user_is_new }
+    /// The set of the descriptors that init sent, less those in which this process is already: joining those is needless,
+    /// for the user namespace an error, and for one of the engine's forbidden from within a container's user namespace.
+    pub fn new(descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut members = Vec::new();
+        for ((name, kind), descriptor) in KINDS.into_iter().zip(descriptors) {
+            let (theirs, ours) = (rustix::fs::fstat(&descriptor)?, rustix::fs::fstat(open_one(name)?)?);
+            if theirs.st_ino != ours.st_ino {
+                members.push((name, kind, descriptor));
+            }
+        }
+        Ok(Self { members })
+    }
+
+    /// True where joining changes the user namespace.
+    pub fn has_user(&self) -> bool {
+        self.members.iter().any(|(name, ..)| *name == "user")
     }
 
     /// Makes this process's *children* members of the pid namespace.
@@ -63,10 +77,10 @@ impl NamespaceSet {
     }
 
     fn join(&self, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
-        for ((name, kind), descriptor) in KINDS.iter().zip(&self.descriptors) {
-            // Joining the user namespace that one is in already is an error (setns(2)).
-            if wanted(name) && (*name != "user" || self.user_is_new) {
-                move_into_link_name_space(descriptor.as_fd(), Some(*kind))?;
+        for (name, kind, descriptor) in &self.members {
+            if wanted(name) {
+                move_into_link_name_space(descriptor.as_fd(), Some(*kind))
+                    .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
             }
         }
         Ok(())

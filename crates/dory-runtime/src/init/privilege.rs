@@ -21,8 +21,9 @@ pub fn set_rlimits(limits: &[Rlimit]) -> Result<(), StartFailure> {
         })?;
         let finite = |value: u64| (value != u64::MAX).then_some(value);
         let raw = RawRlimit { current: finite(limit.soft), maximum: finite(limit.hard) };
-        rustix::process::setrlimit(resource, raw)
-            .map_err(|error| StartFailure::refused(format!("error setting ulimit `{}`", limit.name), error))?;
+        rustix::process::setrlimit(resource, raw).map_err(|error| {
+            StartFailure::refused(format!("error setting ulimit `{}`", limit.name), error)
+        })?;
     }
     Ok(())
 }
@@ -123,7 +124,7 @@ fn set_capabilities(wanted: u64) -> io::Result<()> {
 /// Asks AppArmor to switch to `profile` at the next exec. `attribute` is this process's own attribute file, opened while
 /// the engine's `/proc` was still in reach.
 pub fn set_apparmor_profile(mut attribute: &File, profile: &str) -> Result<(), StartFailure> {
-    attribute
-        .write_all(format!("exec {profile}").as_bytes())
-        .map_err(|error| StartFailure::refused(format!("cannot apply the AppArmor profile `{profile}`"), error))
+    attribute.write_all(format!("exec {profile}").as_bytes()).map_err(|error| {
+        StartFailure::refused(format!("cannot apply the AppArmor profile `{profile}`"), error)
+    })
 }

@@ -34,7 +34,9 @@ pub fn find(program: &str, environment: &[String]) -> Result<String, StartFailur
         return Err(not_found(program, "executable file not found in $PATH"));
     }
     if program.contains('/') {
-        return check(program).map(|()| program.to_owned()).map_err(|error| describe(program, &error, "stat"));
+        return check(program)
+            .map(|()| program.to_owned())
+            .map_err(|error| describe(program, &error, "stat"));
     }
     let path = environment.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     let mut denied = None;
@@ -118,7 +120,11 @@ mod tests {
             ("nope", FailureKind::NotFound, "exec: \"nope\": executable file not found in $PATH"),
             ("/nope", FailureKind::NotFound, "exec: \"/nope\": stat /nope: no such file or directory"),
             ("/etc", FailureKind::NotExecutable, "exec: \"/etc\": stat /etc: is a directory"),
-            ("/etc/passwd", FailureKind::NotExecutable, "exec: \"/etc/passwd\": stat /etc/passwd: permission denied"),
+            (
+                "/etc/passwd",
+                FailureKind::NotExecutable,
+                "exec: \"/etc/passwd\": stat /etc/passwd: permission denied",
+            ),
         ] {
             let failure = find(program, &path).unwrap_err();
             assert_eq!((failure.kind, failure.message.as_str()), (kind, text));

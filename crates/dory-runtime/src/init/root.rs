@@ -89,7 +89,9 @@ impl<'a> Root<'a> {
                     continue;
                 }
                 Ok(_) => {}
-                Err(Errno::NOENT) => make(parent.as_fd(), &name, if pending.is_empty() { leaf } else { Leaf::Directory })?,
+                Err(Errno::NOENT) => {
+                    make(parent.as_fd(), &name, if pending.is_empty() { leaf } else { Leaf::Directory })?
+                }
                 Err(error) => return Err(error.into()),
             }
             walked.push(name);

@@ -48,7 +48,11 @@ fn identify(passwd: &str, group: &str, user: &str, additional: &[String]) -> Res
         (Some(fields), _) if number(fields, 2).is_some() => number(fields, 2).unwrap_or_default(),
         (_, Ok(uid)) if uid <= i32::MAX as u32 => uid,
         (_, Ok(_)) => return Err(invalid("uids and gids must be in range 0-2147483647".to_owned())),
-        _ => return Err(invalid(format!("unable to find user {user_part}: no matching entries in passwd file"))),
+        _ => {
+            return Err(invalid(format!(
+                "unable to find user {user_part}: no matching entries in passwd file"
+            )));
+        }
     };
     let gid = match group_part {
         Some(name) => find_group(group, name)?,
@@ -69,7 +73,9 @@ fn identify(passwd: &str, group: &str, user: &str, additional: &[String]) -> Res
 }
 
 fn entries(text: &str) -> impl Iterator<Item = Vec<&str>> {
-    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| line.split(':').collect())
+    text.lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split(':').collect())
 }
 
 fn number(fields: &[&str], index: usize) -> Option<u32> {
@@ -88,7 +94,9 @@ fn find_group(group: &str, name: &str) -> Result<u32, StartFailure> {
 
 fn memberships<'a>(group: &'a str, user: &'a str) -> impl Iterator<Item = u32> + 'a {
     entries(group)
-        .filter(move |fields| fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user)))
+        .filter(move |fields| {
+            fields.get(3).is_some_and(|members| members.split(',').any(|member| member == user))
+        })
         .filter_map(|fields| number(&fields, 2))
 }
 
@@ -100,7 +108,8 @@ fn invalid(message: String) -> StartFailure {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# no\nwww:x:33:33::/var/www:/bin/false\n1000:x:7:7::/seven:\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\n# no\nwww:x:33:33::/var/www:/bin/false\n1000:x:7:7::/seven:\n";
     const GROUP: &str = "root:x:0:\nwheel:x:10:root,www\nwww:x:33:\nstaff:x:50:www\n";
 
     #[test]

@@ -118,7 +118,8 @@ fn unlinked_file(directory: BorrowedFd<'_>) -> io::Result<File> {
         Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
             let name = format!(".backlog-{}", rustix::process::getpid().as_raw_nonzero());
             let create = flags | OFlags::CREATE | OFlags::EXCL;
-            let file = File::from(rustix::fs::openat(directory, name.as_str(), create, Mode::from_raw_mode(0o600))?);
+            let file =
+                File::from(rustix::fs::openat(directory, name.as_str(), create, Mode::from_raw_mode(0o600))?);
             rustix::fs::unlinkat(directory, name.as_str(), rustix::fs::AtFlags::empty())?;
             Ok(file)
         }

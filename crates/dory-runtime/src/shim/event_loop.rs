@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dory_log::{HEADER_LENGTH, Stream, Timestamp};
-use rustix::event::{Timespec, epoll};
+use rustix::event::Timespec;
+use rustix::event::epoll::EventFlags;
 
 use crate::protocol::{self, EXIT_RECORD_NAME, Event, ExitRecord};
 use crate::spec::Namespace;
 
 use super::process::{CHUNK, Client, Read, RunningProcess, read_output};
+use super::registry::{Registry, Source};
 use super::start::Container;
 
 /// The container's own process among [`Shim::processes`].
@@ -23,28 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An engine that does not read its events for so long has died or hangs.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What an epoll event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Listener,
-    Ended(u64),
-    Output(u64, Stream),
-    Input(u64),
-    Client(u64),
-    Monitor(u64),
-}
-
 /// All that the loop works on.
 pub struct Shim {
     pub container: Container,
     pub processes: BTreeMap<u64, RunningProcess>,
     pub clients: BTreeMap<u64, Client>,
     pub monitors: BTreeMap<u64, UnixStream>,
-    epoll: OwnedFd,
-    sources: BTreeMap<u64, Source>,
+    registry: Registry,
     /// Keys of processes, clients and monitors; the container's own process has the first, [`MAIN`].
     next_key: u64,
-    next_token: u64,
     buffer: Vec<u8>,
     finished: bool,
 }
@@ -60,7 +48,6 @@ pub fn run(container: Container, launch: UnixStream) {
 
 impl Shim {
     fn new(mut container: Container, launch: UnixStream) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let child = dory_sys::process::ChildProcess {
             pid: container.child.pid,
             pidfd: container.child.pidfd.try_clone()?,
@@ -72,15 +59,12 @@ impl Shim {
             processes: BTreeMap::new(),
             clients: BTreeMap::new(),
             monitors: BTreeMap::new(),
-            epoll,
-            sources: BTreeMap::new(),
+            registry: Registry::new()?,
             next_key: MAIN,
-            next_token: 0,
             buffer: vec![0; HEADER_LENGTH + CHUNK],
             finished: false,
         };
-        let listener = shim.container.listener.try_clone()?;
-        shim.watch(listener.as_fd(), Source::Listener, epoll::EventFlags::IN)?;
+        shim.registry.watch(shim.container.listener.as_fd(), Source::Listener, EventFlags::IN)?;
         shim.add_process(RunningProcess::new(None, child, streams, stdin_once))?;
         shim.add_monitor(launch)?;
         Ok(shim)
@@ -97,21 +81,17 @@ impl Shim {
 
     /// Waits once and handles what there is.
     fn turn(&mut self) -> io::Result<()> {
-        let mut space = [MaybeUninit::<epoll::Event>::uninit(); 64];
         let timeout = self.timeout();
-        let events: Vec<(u64, epoll::EventFlags)> = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
-            Ok((events, _)) => events.iter().map(|event| (event.data.u64(), event.flags)).collect(),
-            Err(rustix::io::Errno::INTR) => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let events = self.registry.wait(timeout.as_ref())?;
         if events.is_empty() && self.finished {
             // The rest of their backlog has waited long enough.
             self.clients.clear();
         }
-        for (token, flags) in events {
-            // An earlier event of this round may have removed it.
-            let Some(source) = self.sources.get(&token).copied() else { continue };
-            self.handle(source, flags);
+        for (source, flags) in events {
+            // An earlier event of this round may have taken it out.
+            if self.registry.is_watched(source) {
+                self.handle(source, flags);
+            }
         }
         self.complete_processes();
         Ok(())
@@ -125,7 +105,7 @@ impl Shim {
         wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) })
     }
 
-    fn handle(&mut self, source: Source, flags: epoll::EventFlags) {
+    fn handle(&mut self, source: Source, flags: EventFlags) {
         match source {
             Source::Listener => self.accept(),
             Source::Ended(process) => self.end_process(process),
@@ -136,8 +116,9 @@ impl Shim {
             Source::Client(client) => self.handle_client(client, flags),
             Source::Monitor(monitor) => {
                 // The engine says nothing on it; whatever comes is its end.
-                self.monitors.remove(&monitor);
-                self.forget(Source::Monitor(monitor));
+                if let Some(stream) = self.monitors.remove(&monitor) {
+                    self.registry.unwatch(stream.as_fd(), source);
+                }
             }
         }
     }
@@ -153,18 +134,13 @@ impl Shim {
     pub fn add_process(&mut self, process: RunningProcess) -> io::Result<u64> {
         let key = self.next_key;
         self.next_key += 1;
-        let readable = epoll::EventFlags::IN;
-        let descriptors: Vec<(Source, OwnedFd)> = [
-            (Source::Ended(key), Some(&process.child.pidfd)),
-            (Source::Output(key, Stream::Stdout), process.streams.stdout.as_ref()),
-            (Source::Output(key, Stream::Stderr), process.streams.stderr.as_ref()),
-        ]
-        .into_iter()
-        .filter_map(|(source, descriptor)| Some((source, descriptor?.try_clone())))
-        .map(|(source, descriptor)| Ok((source, descriptor?)))
-        .collect::<io::Result<_>>()?;
-        for (source, descriptor) in descriptors {
-            self.watch(descriptor.as_fd(), source, readable)?;
+        self.registry.watch(process.child.pidfd.as_fd(), Source::Ended(key), EventFlags::IN)?;
+        for (stream, descriptor) in
+            [(Stream::Stdout, &process.streams.stdout), (Stream::Stderr, &process.streams.stderr)]
+        {
+            if let Some(descriptor) = descriptor {
+                self.registry.watch(descriptor.as_fd(), Source::Output(key, stream), EventFlags::IN)?;
+            }
         }
         self.processes.insert(key, process);
         Ok(key)
@@ -174,9 +150,9 @@ impl Shim {
     pub fn add_client(&mut self, client: Client) -> io::Result<()> {
         let key = self.next_key;
         self.next_key += 1;
-        let stream = client.stream.try_clone()?;
+        self.registry.watch(client.stream.as_fd(), Source::Client(key), EventFlags::IN)?;
         self.clients.insert(key, client);
-        self.watch(stream.as_fd(), Source::Client(key), epoll::EventFlags::IN)
+        Ok(())
     }
 
     /// Registers an engine that wants events.
@@ -184,7 +160,7 @@ impl Shim {
         stream.set_write_timeout(Some(ENGINE_PATIENCE))?;
         let key = self.next_key;
         self.next_key += 1;
-        self.watch(stream.as_fd(), Source::Monitor(key), epoll::EventFlags::IN)?;
+        self.registry.watch(stream.as_fd(), Source::Monitor(key), EventFlags::IN)?;
         self.monitors.insert(key, stream);
         Ok(())
     }
@@ -199,8 +175,8 @@ impl Shim {
             Read::Bytes(count) => count,
             Read::Nothing => return false,
             Read::End => {
+                self.registry.unwatch(output.as_fd(), Source::Output(key, stream));
                 *place = None;
-                self.forget(Source::Output(key, stream));
                 return false;
             }
         };
@@ -232,18 +208,34 @@ impl Shim {
 
     /// Writes on what clients sent to a process; when it took all, they may send more.
     fn pump_input(&mut self, key: u64) {
-        let Some(process) = self.processes.get_mut(&key) else { return };
-        if process.write_input() {
+        if self.write_input(key) {
             return;
         }
-        self.forget(Source::Input(key));
         let waiting: Vec<u64> =
             self.clients.iter().filter(|(_, client)| client.process == key).map(|(key, _)| *key).collect();
         waiting.into_iter().for_each(|client| self.update_client(client));
     }
 
-    fn handle_client(&mut self, key: u64, flags: epoll::EventFlags) {
-        if flags.contains(epoll::EventFlags::OUT) {
+    /// Gives a process its input and watches for room where it does not take all; true while something is left.
+    fn write_input(&mut self, key: u64) -> bool {
+        let Some(process) = self.processes.get_mut(&key) else { return false };
+        let source = Source::Input(key);
+        let left = process.write_input();
+        if let Some(stdin) = &process.streams.stdin {
+            if left {
+                let _no_memory = self.registry.watch(stdin.as_fd(), source, EventFlags::OUT);
+            } else {
+                self.registry.unwatch(stdin.as_fd(), source);
+            }
+        }
+        if !left && process.input_is_over() {
+            process.streams.stdin = None;
+        }
+        left
+    }
+
+    fn handle_client(&mut self, key: u64, flags: EventFlags) {
+        if flags.contains(EventFlags::OUT) {
             let Some(client) = self.clients.get_mut(&key) else { return };
             if client.flush().is_err() || (client.ending && client.backlog.is_empty()) {
                 self.drop_client(key);
@@ -251,7 +243,7 @@ impl Shim {
             }
             self.update_client(key);
         }
-        if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             self.read_client(key);
         }
     }
@@ -284,17 +276,10 @@ impl Shim {
         }
     }
 
-    /// Writes input; where the process does not take it all, the client waits.
+    /// Writes what a client sent; where the process does not take it all, the client waits.
     fn start_input(&mut self, client: u64) {
-        let Some(key) = self.clients.get(&client).map(|client| client.process) else { return };
-        if let Some(process) = self.processes.get_mut(&key) {
-            if process.write_input() {
-                let stdin = process.streams.stdin.as_ref().and_then(|stdin| stdin.try_clone().ok());
-                if let Some(stdin) = stdin {
-                    // Registered already if a second client writes: that is as good.
-                    let _registered = self.watch(stdin.as_fd(), Source::Input(key), epoll::EventFlags::OUT);
-                }
-            }
+        if let Some(key) = self.clients.get(&client).map(|client| client.process) {
+            self.write_input(key);
         }
         self.update_client(client);
     }
@@ -302,34 +287,34 @@ impl Shim {
     /// What a client is watched for depends on what it may send and what it has yet to take.
     fn update_client(&mut self, key: u64) {
         let Some(client) = self.clients.get(&key) else { return };
-        let mut flags = epoll::EventFlags::empty();
+        let mut flags = EventFlags::empty();
         let blocked =
             self.processes.get(&client.process).is_some_and(|process| !process.pending_input.is_empty());
         if client.stdin && !blocked {
-            flags |= epoll::EventFlags::IN;
+            flags |= EventFlags::IN;
         }
         if !client.backlog.is_empty() || client.ending {
-            flags |= epoll::EventFlags::OUT;
+            flags |= EventFlags::OUT;
         }
-        if let Some(token) = self.token(Source::Client(key)) {
-            let data = epoll::EventData::new_u64(token);
-            let _gone = epoll::modify(&self.epoll, &client.stream, data, flags);
-        }
+        let _no_memory = self.registry.watch(client.stream.as_fd(), Source::Client(key), flags);
     }
 
     fn drop_client(&mut self, key: u64) {
-        self.clients.remove(&key);
-        self.forget(Source::Client(key));
+        if let Some(client) = self.clients.remove(&key) {
+            self.registry.unwatch(client.stream.as_fd(), Source::Client(key));
+        }
     }
 
     fn end_process(&mut self, key: u64) {
-        if let Some(process) = self.processes.get_mut(&key) {
-            process.reap();
-            if process.exit_code.is_none() {
-                return;
-            }
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        process.reap();
+        if process.exit_code.is_none() {
+            return;
         }
-        self.forget(Source::Ended(key));
+        self.registry.unwatch(process.child.pidfd.as_fd(), Source::Ended(key));
+        if let Some(stdin) = process.streams.stdin.take() {
+            self.registry.unwatch(stdin.as_fd(), Source::Input(key));
+        }
         if key == MAIN && self.container.spec.namespaces.pid != Namespace::New {
             // A pid namespace of its own takes everybody along; without one the cgroup knows who is left.
             if let Some(group) = &self.container.spec.cgroup {
@@ -341,8 +326,12 @@ impl Shim {
     /// Reports every process that ended and whose output is complete.
     fn complete_processes(&mut self) {
         let now = Instant::now();
-        let mut ended: Vec<u64> =
-            self.processes.iter().filter(|(_, process)| process.exit_code.is_some()).map(|(key, _)| *key).collect();
+        let mut ended: Vec<u64> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.exit_code.is_some())
+            .map(|(key, _)| *key)
+            .collect();
         // Execs first: they end before their container does.
         ended.reverse();
         for key in ended {
@@ -355,9 +344,13 @@ impl Shim {
 
     fn report(&mut self, key: u64) {
         let Some(process) = self.processes.remove(&key) else { return };
-        self.forget(Source::Output(key, Stream::Stdout));
-        self.forget(Source::Output(key, Stream::Stderr));
-        self.forget(Source::Input(key));
+        for (stream, descriptor) in
+            [(Stream::Stdout, &process.streams.stdout), (Stream::Stderr, &process.streams.stderr)]
+        {
+            if let Some(descriptor) = descriptor {
+                self.registry.unwatch(descriptor.as_fd(), Source::Output(key, stream));
+            }
+        }
         let exit_code = process.exit_code.unwrap_or(255);
         let event = match process.exec {
             Some(exec) => Event::ExecExited { exec, exit_code },
@@ -371,7 +364,11 @@ impl Shim {
             let Some(client) = self.clients.get_mut(&client_key) else { continue };
             client.ending = true;
             client.stdin = false;
-            if client.backlog.is_empty() { self.drop_client(client_key) } else { self.update_client(client_key) }
+            if client.backlog.is_empty() {
+                self.drop_client(client_key)
+            } else {
+                self.update_client(client_key)
+            }
         }
     }
 
@@ -389,24 +386,6 @@ impl Shim {
             eprintln!("dory shim: cannot keep the exit status: {error}");
         }
         record
-    }
-
-    fn watch(&mut self, descriptor: BorrowedFd<'_>, source: Source, flags: epoll::EventFlags) -> io::Result<()> {
-        let token = self.next_token;
-        self.next_token += 1;
-        epoll::add(&self.epoll, descriptor, epoll::EventData::new_u64(token), flags)?;
-        self.sources.insert(token, source);
-        Ok(())
-    }
-
-    fn token(&self, source: Source) -> Option<u64> {
-        self.sources.iter().find(|(_, known)| **known == source).map(|(token, _)| *token)
-    }
-
-    fn forget(&mut self, source: Source) {
-        if let Some(token) = self.token(source) {
-            self.sources.remove(&token);
-        }
     }
 }
 

@@ -25,15 +25,14 @@ use super::stdio::{ShimStreams, make_streams, terminal_streams};
 pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, ShimStreams), StartFailure> {
     let refused = |what: &'static str| move |error: io::Error| StartFailure::refused(what, error);
     let owner = container.spec.namespaces.user.root();
-    let (streams, process_streams) =
-        make_streams(&spec.stdio, spec.attach_output, owner).map_err(refused("cannot make the standard streams"))?;
+    let (streams, process_streams) = make_streams(&spec.stdio, spec.attach_output, owner)
+        .map_err(refused("cannot make the standard streams"))?;
     let (channel, process_channel) = UnixStream::pair().map_err(refused("cannot make a channel"))?;
     let (pid_channel, helper_channel) = UnixStream::pair().map_err(refused("cannot make a channel"))?;
-    let user_is_new = container.spec.namespaces.user.is_new();
     let helper = clone_process(CloneOptions::default(), || {
         let born = container.namespaces.join_pid().and_then(|()| {
             clone_process(CloneOptions { flags: process::PARENT, cgroup: None }, || {
-                init::run_exec(spec, &container.namespaces, user_is_new, &process_channel, process_streams)
+                init::run_exec(spec, &container.namespaces, &process_channel, process_streams)
             })
         });
         let answer = match &born {
@@ -51,7 +50,8 @@ pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, Sh
     match lead(container, spec, &child, &channel) {
         Ok(None) => Ok((child, streams)),
         Ok(Some(master)) => {
-            let streams = terminal_streams(master, &spec.stdio).map_err(refused("cannot use the terminal"))?;
+            let streams =
+                terminal_streams(master, &spec.stdio).map_err(refused("cannot use the terminal"))?;
             let output = spec.attach_output;
             Ok((child, if output { streams } else { ShimStreams { stdin: None, ..streams } }))
         }

@@ -8,6 +8,7 @@ mod backlog;
 mod event_loop;
 mod exec;
 mod process;
+mod registry;
 mod request;
 mod rootfs;
 mod start;

@@ -63,7 +63,8 @@ impl RunningProcess {
 
     /// Collects the exit status after the pidfd became readable.
     pub fn reap(&mut self) {
-        let status = waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        let status =
+            waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         let code = match status {
             Ok(None) => return,
             Ok(Some(status)) => status
@@ -75,7 +76,6 @@ impl RunningProcess {
         };
         self.exit_code = Some(code);
         self.deadline = Some(Instant::now() + DRAIN_TIME);
-        self.streams.stdin = None;
     }
 
     /// True where it has ended and all of its output has been seen.
@@ -106,15 +106,17 @@ impl RunningProcess {
                 // The process closed its end: what was meant for it has no reader.
                 Err(_) => {
                     self.pending_input.clear();
-                    self.streams.stdin = None;
+                    self.input_ended = true;
                     return false;
                 }
             }
         }
-        if self.input_ended && !self.terminal {
-            self.streams.stdin = None;
-        }
         false
+    }
+
+    /// True where standard input is to be closed. A terminal has none to close: its end is a character.
+    pub fn input_is_over(&self) -> bool {
+        self.input_ended && !self.terminal
     }
 }
 

@@ -36,16 +36,19 @@ impl Shim {
             }
             Request::Attach { stdin, stdout, stderr } => self.attach(stream, stdin, stdout, stderr),
             Request::Exec(spec) => self.exec(stream, &spec),
-            Request::Signal { exec, signal } => protocol::send(&stream, &self.signal(exec, signal), &[]),
-            Request::Resize { exec, size } => protocol::send(&stream, &self.resize(exec, size), &[]),
+            Request::Signal { exec, signal } => {
+                protocol::send(&stream, &self.signal(exec.as_ref(), signal), &[])
+            }
+            Request::Resize { exec, size } => protocol::send(&stream, &self.resize(exec.as_ref(), size), &[]),
             Request::Root => protocol::send(&stream, &Reply::Done, &[self.container.root.as_fd()]),
         }
     }
 
     fn state(&self) -> ShimState {
-        let execs = self.processes.values().filter_map(|process| {
-            Some((process.exec.clone()?, process.child.pid.as_raw_nonzero().get()))
-        });
+        let execs = self
+            .processes
+            .values()
+            .filter_map(|process| Some((process.exec.clone()?, process.child.pid.as_raw_nonzero().get())));
         ShimState { pid: self.container.child.pid.as_raw_nonzero().get(), execs: execs.collect() }
     }
 
@@ -72,23 +75,31 @@ impl Shim {
         protocol::send(&stream, &Reply::ExecStarted { pid }, &[])?;
         let (stdin, output) = (spec.stdio.open_stdin, spec.attach_output);
         let backlog = Default::default();
-        self.add_client(Client { stream, process, stdin, stdout: output, stderr: output, backlog, ending: false })
+        self.add_client(Client {
+            stream,
+            process,
+            stdin,
+            stdout: output,
+            stderr: output,
+            backlog,
+            ending: false,
+        })
     }
 
     fn find(&self, exec: Option<&ExecId>) -> Option<&RunningProcess> {
         self.processes.values().find(|process| process.exec.as_ref() == exec)
     }
 
-    fn signal(&self, exec: Option<ExecId>, signal: i32) -> Reply {
-        let Some(process) = self.find(exec.as_ref()) else { return not_running() };
+    fn signal(&self, exec: Option<&ExecId>, signal: i32) -> Reply {
+        let Some(process) = self.find(exec) else { return not_running() };
         match dory_sys::process::pidfd_signal(process.child.pidfd.as_fd(), signal) {
             Ok(()) => Reply::Done,
             Err(error) => Reply::Failed(StartFailure::refused(format!("cannot send signal {signal}"), error)),
         }
     }
 
-    fn resize(&self, exec: Option<ExecId>, size: ConsoleSize) -> Reply {
-        let Some(process) = self.find(exec.as_ref()) else { return not_running() };
+    fn resize(&self, exec: Option<&ExecId>, size: ConsoleSize) -> Reply {
+        let Some(process) = self.find(exec) else { return not_running() };
         let Some(master) = &process.streams.terminal else {
             return Reply::Failed(StartFailure::new(FailureKind::Invalid, "the process has no terminal"));
         };

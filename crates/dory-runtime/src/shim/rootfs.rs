@@ -11,9 +11,10 @@ use dory_sys::process::{CloneOptions, clone_process};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsOpenFlags, MountAttrFlags, MountPropagationFlags, fsconfig_set_flag, fsconfig_set_string, fsopen, mount_change,
+    FsOpenFlags, MountAttrFlags, MountPropagationFlags, fsconfig_set_flag, fsconfig_set_string, fsopen,
+    mount_change,
 };
-use rustix::process::{WaitIdOptions, waitid, WaitId};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::filesystem::{attach, clone_path, describe, finish, mount_filesystem};
 use crate::protocol;
@@ -91,7 +92,8 @@ fn mount_mapped(rootfs: &Rootfs, namespace: BorrowedFd<'_>, scratch: &Path) -> i
 fn mount_mapped_in_child(rootfs: &Rootfs, namespace: BorrowedFd<'_>, scratch: &Path) -> io::Result<OwnedFd> {
     dory_sys::process::unshare_mounts()?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    let place = rustix::fs::open(scratch, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
+    let place =
+        rustix::fs::open(scratch, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
     let tmpfs = mount_filesystem("tmpfs", "dory", &[], &MountFlags::default())?;
     attach(tmpfs.as_fd(), place.as_fd())?;
     let mut lower = Vec::with_capacity(rootfs.lower.len());
@@ -117,4 +119,3 @@ fn in_initial_user_namespace() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
-

@@ -18,9 +18,9 @@ use crate::init::{self, FromInit, NamespaceSet, ToInit};
 use crate::protocol::{self, Launch, Progress, SOCKET_NAME};
 use crate::spec::{ContainerSpec, IdMapping, MountSource, Namespace, UserNamespace};
 
-use crate::init::namespaces::join_shared;
 use super::rootfs::mount_rootfs;
 use super::stdio::{ShimStreams, make_streams, terminal_streams};
+use crate::init::namespaces::join_shared;
 
 /// Name of the log in the container's directory.
 pub const LOG_NAME: &str = "container.log";
@@ -68,7 +68,8 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
         (Launch::Prepare(spec), _) => *spec,
         (other, _) => return Err(StartFailure::refused("unexpected message", format!("{other:?}"))),
     };
-    let directory = open_directory(&spec.directory).map_err(refused("cannot open the container's directory"))?;
+    let directory =
+        open_directory(&spec.directory).map_err(refused("cannot open the container's directory"))?;
     let listener = listen(&spec.runtime_directory).map_err(refused("cannot listen"))?;
     let log = LogWriter::open(directory.as_fd(), LOG_NAME, &spec.log)
         .map_err(|error| StartFailure::refused("cannot open the log", error))?;
@@ -80,7 +81,7 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
     let reaper = reaper(&spec).map_err(refused("cannot find the reaper"))?;
     let options = CloneOptions { flags: clone_flags(&spec), cgroup: None };
     let child = clone_process(options, || init::run(&spec, &init_channel, init_streams, reaper))
-    .map_err(refused("cannot clone the container's process"))?;
+        .map_err(refused("cannot clone the container's process"))?;
     drop(init_channel);
     match lead(engine, &channel, &spec, &child, binds) {
         Ok((ready, held)) => {
@@ -159,7 +160,8 @@ fn receive_ready(channel: &UnixStream, spec: &ContainerSpec) -> Result<Ready, St
             if descriptors.len() != 1 + NamespaceSet::LENGTH {
                 return Err(StartFailure::new(FailureKind::Refused, "init sent too few descriptors"));
             }
-            let namespaces = NamespaceSet::new(descriptors.split_off(1), spec.namespaces.user.is_new());
+            let namespaces = NamespaceSet::new(descriptors.split_off(1))
+                .map_err(|error| StartFailure::refused("cannot compare namespaces", error))?;
             match descriptors.pop() {
                 Some(root) => Ok(Ready { root, namespaces, terminal, facts }),
                 None => Err(StartFailure::new(FailureKind::Refused, "init sent no root")),
@@ -194,8 +196,9 @@ fn send_mounts(
     for (mount, bind) in sources.zip(&binds) {
         let MountSource::Bind { path, id_mapped, recursive } = &mount.source else { continue };
         if let (true, Some(namespace)) = (*id_mapped, mapped) {
-            map_ids(bind.as_fd(), *recursive, namespace)
-                .map_err(|error| StartFailure::refused(format!("cannot map the ids of `{}`", path.display()), error))?;
+            map_ids(bind.as_fd(), *recursive, namespace).map_err(|error| {
+                StartFailure::refused(format!("cannot map the ids of `{}`", path.display()), error)
+            })?;
         }
     }
     all.extend(binds);
@@ -222,7 +225,8 @@ fn cgroup_views(spec: &ContainerSpec) -> Vec<(String, PathBuf)> {
     let mut views: Vec<(String, PathBuf)> = group
         .leaf_directories()
         .map(|(path, controllers)| {
-            let names: Vec<String> = controllers.iter().map(|controller| controller.v1_name().to_owned()).collect();
+            let names: Vec<String> =
+                controllers.iter().map(|controller| controller.v1_name().to_owned()).collect();
             (names.join(","), path)
         })
         .collect();
@@ -252,7 +256,10 @@ fn clone_binds(spec: &ContainerSpec) -> Result<Vec<OwnedFd>, StartFailure> {
             Ok(bind)
         };
         binds.push(clone().map_err(|error| {
-            StartFailure::refused(format!("error mounting `{}` to `{}`", path.display(), mount.destination), error)
+            StartFailure::refused(
+                format!("error mounting `{}` to `{}`", path.display(), mount.destination),
+                error,
+            )
         })?);
     }
     Ok(binds)
