@@ -19,8 +19,14 @@ eventually() {
 # Sends a request to the engine as curl does it: api PATH [CURL ARGUMENT...].
 api() { local path=$1; shift; curl --silent --show-error --max-time "$((30 * SLOW))" --unix-socket "$SOCKET" "$@" "http://docker$path"; }
 
+# Prints an expression in Python over the JSON value v from standard input.
+json() { "$PYTHON" -c "import json, sys; v = json.load(sys.stdin); print($1)"; }
+
 # Prints the container's IPv4 address on the default bridge.
 address_of() { docker inspect --format '{{.NetworkSettings.IPAddress}}' "$1"; }
+
+# Prints the layer of a test image as a tar archive.
+layer_of() { tar --extract --to-stdout --file "$IMAGES/$1.tar" --wildcards '*/layer.tar'; }
 
 # Types at a terminal: at_terminal 'COMMAND' with its input from standard input.
 at_terminal() { script --quiet --return --command "$1" /dev/null; }

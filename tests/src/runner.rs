@@ -79,7 +79,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn run_case(engine: &Engine, case: &Case, around: &Surroundings, tally: &Mutex<Tally>) {
     for cli in &case.clis {
         let label = format!("{:7} {:3} {}", engine.kind.name(), cli.name(), case.name);
-        if let Some((_, why)) = case.skips.iter().find(|(kind, _)| *kind == engine.kind) {
+        if let Some(why) = reason_to_skip(case, engine.kind) {
             lock(tally).skipped += 1;
             println!("skip {label} ({why})");
             continue;
@@ -99,6 +99,23 @@ fn run_case(engine: &Engine, case: &Case, around: &Surroundings, tally: &Mutex<T
             }
         }
     }
+}
+
+fn reason_to_skip(case: &Case, kind: EngineKind) -> Option<&str> {
+    if case.full_root && kind == EngineKind::Dockerd && !has_every_capability() {
+        return Some("root lacks a capability here, and runc refuses --privileged then");
+    }
+    case.skips.iter().find(|(of, _)| *of == kind).map(|(_, why)| why.as_str())
+}
+
+/// Whether the bounding set goes up to the kernel's last capability, without a gap.
+fn has_every_capability() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = bounding.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
+    let last: Option<u32> = last.trim().parse().ok();
+    matches!((bounding, last), (Some(set), Some(last)) if set == u64::MAX >> (63 - last.min(63)))
 }
 
 fn indent(text: &str) -> String {
@@ -131,6 +148,8 @@ fn run_once(engine: &Engine, case: &Case, cli: Cli, around: &Surroundings) -> Re
 fn environment(engine: &Engine, cli: Cli, around: &Surroundings, id: &str) -> Vec<(String, String)> {
     let show = |path: &std::path::Path| path.display().to_string();
     let tools = show(&around.tools);
+    let venv = around.tools.join("python/bin/python3");
+    let python = if venv.exists() { show(&venv) } else { "/usr/bin/python3".to_owned() };
     let path = format!("{tools}/{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", cli.name());
     [
         ("PATH", path),
@@ -148,7 +167,7 @@ fn environment(engine: &Engine, cli: Cli, around: &Surroundings, id: &str) -> Ve
         ("DORY", show(&around.dory)),
         ("IMAGES", show(&around.images)),
         ("CASES", show(&around.cases)),
-        ("PYTHON", format!("{tools}/python/bin/python3")),
+        ("PYTHON", python),
         ("SLOW", around.slow.to_string()),
         ("LC_ALL", "C".to_owned()),
         ("TERM", "dumb".to_owned()),

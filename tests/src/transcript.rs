@@ -15,6 +15,7 @@
 //! | `@only dory: WHY` | does not run for the other engine |
 //! | `@differs: WHY` | lines marked with an engine's name below are a known difference |
 //! | `@tag NAME` | groups cases (`smoke`, `vm`, `nested`) |
+//! | `@full-root` | is skipped for dockerd where root lacks a capability, as runc refuses `--privileged` there |
 //! | `@alone` | no other case runs on the same engine meanwhile |
 //! | `@timeout N` | seconds for each run of the case |
 //! | `$ COMMAND` | a step, run by one bash per case, so that variables stay; `> MORE` continues it |
@@ -23,6 +24,7 @@
 //! | `dory> TEXT`, `dockerd> TEXT` | a line expected of one engine only |
 //! | `dory? N`, `dockerd? N` | an exit status expected of one engine only |
 //! | `# TEXT` | a remark |
+//! | an empty line | separates; an empty line of output is written as a single backslash |
 //! | anything else | a line expected on standard output, patterns as in [`crate::pattern`] |
 //!
 //! A step without any output line expects standard output to be empty, unless it has `...`.
@@ -79,6 +81,8 @@ pub struct Case {
     pub clis: Vec<Cli>,
     /// The engine that it does not run for, and why.
     pub skips: Vec<(EngineKind, String)>,
+    /// Whether dockerd can do it only where root has every capability.
+    pub full_root: bool,
     /// Why its engines answer differently, if they do.
     pub differs: Option<String>,
     /// Groups that it belongs to.
@@ -171,6 +175,7 @@ fn parse_line(cases: &mut Vec<Case>, number: usize, line: &str) -> Result<()> {
             name: name.trim().to_owned(),
             clis: vec![Cli::New],
             skips: Vec::new(),
+            full_root: false,
             differs: None,
             tags: Vec::new(),
             alone: false,
@@ -243,6 +248,7 @@ fn parse_attribute(case: &mut Case, attribute: &str) -> Result<()> {
         }
         "differs:" => case.differs = Some(rest.to_owned()),
         "tag" => case.tags.extend(rest.split_whitespace().map(str::to_owned)),
+        "full-root" => case.full_root = true,
         "alone" => case.alone = true,
         "timeout" => case.timeout = Duration::from_secs(rest.trim().parse()?),
         other => bail!("unknown attribute `@{other}`"),
