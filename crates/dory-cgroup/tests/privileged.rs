@@ -21,6 +21,7 @@ struct Fixture {
     children: Vec<Child>,
 }
 
+#[expect(clippy::unwrap_used, reason = "a test that cannot set up its fixture must fail")]
 impl Fixture {
     fn new(name: &str) -> Self {
         let parent = format!("dory-test-{name}-{}", std::process::id());
@@ -79,6 +80,7 @@ impl Drop for Fixture {
     }
 }
 
+#[expect(clippy::unwrap_used, reason = "a test without the controller must fail")]
 fn controls(group: &Group, controller: Controller) -> PathBuf {
     let v1 = group.leaf_directories().find(|(_, controllers)| controllers.contains(&controller));
     v1.or_else(|| group.leaf_directories().find(|(_, controllers)| controllers.is_empty())).unwrap().0

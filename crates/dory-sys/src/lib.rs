@@ -6,5 +6,6 @@
 pub mod bpf;
 pub mod mount;
 pub mod netlink;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
