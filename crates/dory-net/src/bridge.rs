@@ -5,7 +5,7 @@
 //! next free name is taken instead, so that any number of engines share a network namespace.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +13,7 @@ use dory_sys::netlink::NetlinkProtocol;
 use dory_types::NetworkId;
 
 use crate::address::{Ipv4Subnet, MacAddress};
+use crate::dns::{DnsForwarder, ForwarderError};
 use crate::endpoint::{Endpoint, EndpointConfig, EndpointError};
 use crate::foreign::{self, ForeignFirewall};
 use crate::forwarding::{self, Forwarding};
@@ -276,6 +277,22 @@ impl BridgeNetwork {
         self.foreign.open();
         let mark = endpoint_mark(&self.owner, self.network.id.short(), &config.mark);
         crate::endpoint::connect(&self.network, self.index, &mark, netns, config)
+    }
+
+    /// A DNS forwarder on the bridge's address, to which port 53 of that address is sent from now on. It is to be run by
+    /// the caller, and takes the place of an earlier engine's. `upstreams` are tried in order.
+    ///
+    /// # Errors
+    /// [`ForwarderError::Listen`] and [`ForwarderError::Redirect`].
+    pub fn dns_forwarder(&self, upstreams: Vec<SocketAddr>) -> Result<DnsForwarder, ForwarderError> {
+        let NetworkSubnet { subnet, gateway } = self.subnet();
+        let forwarder = DnsForwarder::bind(gateway, subnet, upstreams)?;
+        let (datagrams, connections) =
+            forwarder.local_addresses().map_err(|error| ForwarderError::Listen(gateway, error))?;
+        self.firewall
+            .redirect_dns(gateway, datagrams.port(), connections.port())
+            .map_err(|error| ForwarderError::Redirect(gateway, error))?;
+        Ok(forwarder)
     }
 
     /// Deletes the pairs of this network that none of `live` (the names of host interfaces) claims: what is left of

@@ -10,21 +10,27 @@
 
 mod address;
 mod bridge;
+mod dns;
 mod endpoint;
 mod foreign;
 mod forwarding;
+mod hosts;
 mod ipam;
 mod netlink;
 mod network;
 mod nftables;
 mod pool;
 mod port;
+mod resolv_conf;
 mod route;
 
 pub use address::{AddressError, Ipv4Subnet, MacAddress};
 pub use bridge::{BridgeConfig, BridgeError, BridgeNetwork, NetworkFact};
+pub use dns::{DnsForwarder, ForwarderError};
 pub use endpoint::{Endpoint, EndpointConfig, EndpointError, configure_loopback};
+pub use hosts::{ExtraHost, ExtraHostError, HostTarget, Hosts};
 pub use ipam::{Ipam, IpamError};
 pub use netlink::NetlinkError;
 pub use network::{Driver, Network, NetworkSubnet};
 pub use port::{PortAllocator, PortMapping, PortRequest, Protocol, Publication, PublishError};
+pub use resolv_conf::ResolvConf;

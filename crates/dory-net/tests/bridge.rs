@@ -1,5 +1,7 @@
 //! Bridge networks in real network namespaces.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::net::Ipv4Addr;

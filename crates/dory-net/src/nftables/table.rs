@@ -103,6 +103,11 @@ impl PublishedPort {
         (map, Element::entry(key, data))
     }
 
+    /// True for what is sent to the bridge's own address: the DNS forwarder's ports.
+    fn stays_here(&self) -> bool {
+        self.address == self.host_address
+    }
+
     /// Reads an element of `map`; none for what no engine of ours writes.
     fn from_element(map: &str, element: &Element) -> Option<Self> {
         let (host_address, key) = if map == ADDRESSES {
@@ -194,8 +199,28 @@ impl Firewall {
         transaction.commit()
     }
 
-    /// Every port that is published by this table.
+    /// Sends port 53 of the bridge's address `gateway` to the forwarder's ports there, in place of what was.
+    pub(crate) fn redirect_dns(&self, gateway: Ipv4Addr, udp: u16, tcp: u16) -> Result<(), NetlinkError> {
+        let old: Vec<_> =
+            self.all()?.iter().filter(|port| port.stays_here()).map(|port| port.element().1).collect();
+        let new = [(Protocol::Udp, udp), (Protocol::Tcp, tcp)].map(|(protocol, port)| {
+            PublishedPort { protocol, host_address: gateway, host_port: 53, address: gateway, port }
+                .element()
+                .1
+        });
+        let mut transaction = Transaction::default();
+        transaction.delete_elements(&self.table, ADDRESSES, &old);
+        transaction.add_elements(&self.table, ADDRESSES, &new);
+        transaction.commit()
+    }
+
+    /// Every port of a container that is published by this table.
     pub(crate) fn published(&self) -> Result<Vec<PublishedPort>, NetlinkError> {
+        Ok(self.all()?.into_iter().filter(|port| !port.stays_here()).collect())
+    }
+
+    /// Every element of the maps.
+    fn all(&self) -> Result<Vec<PublishedPort>, NetlinkError> {
         let mut ports = Vec::new();
         for map in [PORTS, ADDRESSES] {
             let found = elements(&self.table, map)?;
