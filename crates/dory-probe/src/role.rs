@@ -53,7 +53,9 @@ fn probe(full: bool, data_root: &Path) -> Facilities {
         microseconds: 0,
     };
     // A device node on a nodev tmpfs cannot be opened, chown fails on NFS: all of it depends on the directory.
-    let plain = scratch.within("plain", || trial::run(0, |_| Ok(()), plain::run).unwrap_or_default());
+    let plain = scratch.within("plain", || {
+        trial::run(0, |_| Ok(()), |reporter| plain::run(reporter, full)).unwrap_or_default()
+    });
     facilities.direct.extend(plain);
     let group = Hierarchies::detect().and_then(|hierarchies| hierarchies.try_make());
     facilities.direct.insert(Feature::CgroupWrite, cgroup_attempt(group));
