@@ -1,6 +1,7 @@
 //! Black-box tests: transcripts that must hold for dory and for dockerd alike.
 
 mod archive;
+mod bench;
 mod engine;
 mod images;
 mod pattern;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Verb {
     /// Run the transcripts.
     Run(RunArguments),
+    /// Measure dory beside dockerd.
+    Bench(bench::BenchArguments),
     /// Make the archives of the test images that need nothing but this machine's busybox.
     Images {
         /// Where they go.
@@ -72,6 +75,12 @@ struct RunArguments {
     /// Scratch space; removed at the end.
     #[arg(long, default_value = "/var/tmp/dory-tests")]
     work: PathBuf,
+    /// Try only this engine.
+    #[arg(long, value_parser = ["dory", "dockerd"])]
+    engine: Option<String>,
+    /// Leave the scratch space behind.
+    #[arg(long)]
+    keep: bool,
     /// Run only cases that have one of these tags.
     #[arg(long)]
     tag: Vec<String>,
@@ -88,6 +97,7 @@ struct RunArguments {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Verb::Run(arguments) => run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
         Verb::Images { out, dory } => images::make_all(&out, dory.as_deref()).map(|()| true),
         Verb::Pack { root, out, tag, config } => images::pack(&root, &out, &tag, &config).map(|()| true),
     };
@@ -117,6 +127,7 @@ fn run(arguments: &RunArguments) -> Result<bool> {
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
         let running: Vec<_> = legs
             .into_iter()
+            .filter(|(kind, _)| arguments.engine.as_deref().is_none_or(|name| name == kind.name()))
             .filter_map(|(kind, binary)| binary.as_ref().map(|binary| (kind, binary)))
             .map(|(kind, binary)| {
                 let (cases, around) = (&cases, &around);
@@ -127,8 +138,12 @@ fn run(arguments: &RunArguments) -> Result<bool> {
     });
     let mut total = Tally::default();
     tallies.into_iter().for_each(|tally| total.add(tally));
+    if arguments.keep {
+        println!("left behind: {}", work.display());
+    } else {
+        let _ = std::fs::remove_dir_all(&work);
+    }
     summarise(&cases, &total);
-    let _ = std::fs::remove_dir_all(&work);
     Ok(total.failed.is_empty())
 }
 

@@ -35,8 +35,21 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure the release binary beside dockerd.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Run a command, or the longer list of transcripts, on an emulated Debian 13 machine with cgroup v2.
     Vm(vm::Arguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Times, memory and sizes, as medians with their ranges.
+    Run {
+        /// For example `--rounds 50`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -46,6 +59,7 @@ fn main() -> Result<()> {
             setup::tools().and_then(|_| test::build_tests()).and_then(|()| images::make(None)).map(drop)
         }
         Verb::Blackbox { arguments } => test::blackbox(&setup::tools()?, &test::release()?, &arguments),
+        Verb::Bench(Bench::Run { arguments }) => test::bench(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
     }
 }

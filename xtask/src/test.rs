@@ -75,7 +75,37 @@ pub fn build_tests() -> Result<()> {
 /// A case fails.
 pub fn blackbox(tools: &Path, dory: &Path, arguments: &[String]) -> Result<()> {
     let images = images::make(Some(dory))?;
-    // The inner shell makes the mounts a peer group of their own: what the tests propagate stays among them.
+    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    command
+        .args(["run", "--dockerd", "/usr/sbin/dockerd"])
+        .args([Path::new("--dory"), dory, Path::new("--tools"), tools, Path::new("--images"), &images])
+        .arg("--cases")
+        .arg(paths::repository().join("tests/cases"))
+        .args(arguments);
+    run(&mut command)
+}
+
+/// Measures the release binary beside dockerd.
+///
+/// # Errors
+/// An engine does not start, or does not run containers.
+pub fn bench(arguments: &[String]) -> Result<()> {
+    let tools = setup::tools()?;
+    crate::debian::install(&["crun"])?;
+    let dory = release()?;
+    let images = images::make(Some(&dory))?;
+    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    command
+        .args(["bench", "--dockerd", "/usr/sbin/dockerd"])
+        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools, Path::new("--images"), &images])
+        .args(arguments);
+    run(&mut command)
+}
+
+/// A command in pid and mount namespaces of its own: whatever it starts and mounts ends with it.
+///
+/// The inner shell makes the mounts a peer group of their own, so that what tests propagate stays among them.
+fn isolated(program: &Path) -> Command {
     let mut command = Command::new("unshare");
     command
         .args([
@@ -90,13 +120,8 @@ pub fn blackbox(tools: &Path, dory: &Path, arguments: &[String]) -> Result<()> {
             "-c",
         ])
         .args(["mount --make-rshared / && exec \"$@\"", "sh"])
-        .arg(paths::built("debug", "dory-tests"))
-        .args(["run", "--dockerd", "/usr/sbin/dockerd"])
-        .args([Path::new("--dory"), dory, Path::new("--tools"), tools, Path::new("--images"), &images])
-        .arg("--cases")
-        .arg(paths::repository().join("tests/cases"))
-        .args(arguments);
-    run(&mut command)
+        .arg(program);
+    command
 }
 
 fn cargo() -> Command {
