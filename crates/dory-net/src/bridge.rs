@@ -274,7 +274,9 @@ impl BridgeNetwork {
     /// [`EndpointError`]; nothing is left behind.
     pub fn connect(&self, netns: BorrowedFd<'_>, config: &EndpointConfig) -> Result<Endpoint, EndpointError> {
         // A firewall that came after the engine (a dockerd, say) may have begun to drop what is forwarded.
-        self.foreign.open();
+        if let Some(fact @ NetworkFact::ForwardPolicyStays(_)) = self.foreign.open() {
+            tracing::warn!(%fact, network = %self.network.name, "Packets of the network may be dropped");
+        }
         let mark = endpoint_mark(&self.owner, self.network.id.short(), &config.mark);
         crate::endpoint::connect(&self.network, self.index, &mark, netns, config)
     }

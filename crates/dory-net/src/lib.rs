@@ -10,6 +10,7 @@
 
 mod address;
 mod bridge;
+mod conntrack;
 mod dns;
 mod endpoint;
 mod foreign;

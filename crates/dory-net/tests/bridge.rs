@@ -150,6 +150,47 @@ fn privileged_a_failed_connection_leaves_nothing() {
     });
 }
 
+/// Runs the test `name` of this program again, after `preparation` in namespaces of its own.
+fn again(name: &str, preparation: &str) {
+    let program = std::env::current_exe().unwrap();
+    let script = format!("{preparation} exec \"$0\" --exact \"$1\" --nocapture");
+    let status = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-ec", &script])
+        .arg(program)
+        .arg(name)
+        .env(AGAIN, "1")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Set in the environment of a test that [`again`] runs.
+const AGAIN: &str = "DORY_NET_TEST_AGAIN";
+
+#[test]
+fn privileged_an_engine_in_a_user_namespace_needs_no_more() {
+    again("privileged_a_container_reaches_the_outside_masqueraded", "");
+    again("privileged_engines_in_one_namespace_share_nothing", "");
+    again("privileged_a_dropping_forward_policy_is_overcome_and_restored", "mount -t tmpfs none /run;");
+}
+
+#[test]
+fn privileged_a_read_only_proc_sys_is_no_obstacle() {
+    if std::env::var_os(AGAIN).is_none() {
+        let read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys;";
+        return again("privileged_a_read_only_proc_sys_is_no_obstacle", read_only);
+    }
+    let lab = Lab::new();
+    inside(&lab.engine, || {
+        let network = BridgeNetwork::ensure(&config("one")).unwrap();
+        let [NetworkFact::ForwardingByInterface(_)] = network.facts() else {
+            panic!("{:?}", network.facts())
+        };
+        let container = container(&network);
+        inside(&container.netns, || assert!(ping(OUTSIDE)));
+    });
+}
+
 #[test]
 fn privileged_none_has_a_loopback() {
     let netns = namespace();

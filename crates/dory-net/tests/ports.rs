@@ -176,6 +176,34 @@ fn privileged_udp_and_free_ports_and_ranges() {
 }
 
 #[test]
+fn privileged_a_udp_client_that_was_early_is_served() {
+    let engine = Engine::new();
+    let client = inside(&engine.lab.outside, || UdpSocket::bind((ALL, 0)).unwrap());
+    let server = inside(&engine.server.netns, || UdpSocket::bind((ALL, 53)).unwrap());
+    server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut buffer = [0; 16];
+    let request = PortRequest {
+        protocol: Protocol::Udp,
+        container_port: 53,
+        host_address: ALL,
+        host_ports: Some(5353..=5353),
+    };
+    for round in 0..3 {
+        // Refused, but remembered by the engine's machine as a connection without NAT.
+        let _ = client.send_to(b"too early", (ENGINE, 5353));
+        std::thread::sleep(Duration::from_millis(20));
+        let published = engine.publish(std::slice::from_ref(&request)).unwrap();
+        // The first send after a refusal reports that.
+        let _ = client.send_to(b"question", (ENGINE, 5353));
+        let _ = client.send_to(b"question", (ENGINE, 5353));
+        let (length, _) = server.recv_from(&mut buffer).unwrap_or_else(|error| panic!("{round}: {error}"));
+        assert_eq!(&buffer[..length], b"question");
+        engine.unpublish(&published.ports);
+        drop(published.sockets);
+    }
+}
+
+#[test]
 fn privileged_many_ports_go_in_one_change() {
     let engine = Engine::new();
     let requests: Vec<_> = (10000..14000).map(|port| tcp(ALL, port, port)).collect();

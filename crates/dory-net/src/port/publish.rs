@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::{PortAllocator, PortMapping, PortRequest, Protocol, reserve::reserve};
 use crate::bridge::BridgeNetwork;
+use crate::conntrack;
 use crate::netlink::NetlinkError;
 use crate::nftables::PublishedPort;
 
@@ -88,12 +89,14 @@ impl BridgeNetwork {
                 Ok(())
             })
             .and_then(|()| {
-                self.firewall().publish(&elements(address, &publication.ports)).map_err(PublishError::Filter)
+                let elements = elements(address, &publication.ports);
+                self.firewall().publish(&elements).map_err(PublishError::Filter)
             });
         if let Err(error) = all {
             publication.ports.iter().for_each(|mapping| allocator.release(mapping));
             return Err(error);
         }
+        forget_connections(&publication.ports);
         Ok(publication)
     }
 
@@ -112,7 +115,9 @@ impl BridgeNetwork {
         if ports.is_empty() {
             return Ok(());
         }
-        self.firewall().unpublish(&elements(address, ports))
+        self.firewall().unpublish(&elements(address, ports))?;
+        forget_connections(ports);
+        Ok(())
     }
 
     /// Takes over what an earlier engine published for the containers that still run, given by address: their ports are
@@ -151,6 +156,15 @@ fn elements(address: Ipv4Addr, ports: &[PortMapping]) -> Vec<PublishedPort> {
             port: mapping.container_port,
         })
         .collect()
+}
+
+/// Forgets the connections to published UDP ports. A kernel that does not let us only makes some clients wait until
+/// their entries expire, so that this is no reason to fail.
+fn forget_connections(ports: &[PortMapping]) {
+    let udp: Vec<_> = ports.iter().filter(|it| it.protocol == Protocol::Udp).map(|it| it.host_port).collect();
+    if let Err(error) = conntrack::forget_udp(&udp) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "Tracked connections were not forgotten");
+    }
 }
 
 /// Takes and reserves the first free port that `request` allows. With a choice, a port that somebody has is stepped
