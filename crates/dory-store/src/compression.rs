@@ -41,8 +41,11 @@ impl Compression {
     }
 }
 
+/// A source whose first bytes were read, and are read again.
+pub(crate) type Sniffed<R> = io::Chain<Cursor<Vec<u8>>, R>;
+
 /// Reads the first bytes of `source`, and gives back a reader that still has them.
-pub(crate) fn sniff<R: Read>(mut source: R) -> io::Result<(Vec<u8>, io::Chain<Cursor<Vec<u8>>, R>)> {
+pub(crate) fn sniff<R: Read>(mut source: R) -> io::Result<(Vec<u8>, Sniffed<R>)> {
     let mut start = Vec::with_capacity(SNIFF_LENGTH);
     source.by_ref().take(SNIFF_LENGTH as u64).read_to_end(&mut start)?;
     Ok((start.clone(), Cursor::new(start).chain(source)))

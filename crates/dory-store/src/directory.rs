@@ -1,5 +1,6 @@
 //! Directories by descriptor: opening beneath a root, and removing trees of any size.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
@@ -21,14 +22,14 @@ pub(crate) fn open_child(parent: impl AsFd, name: impl Arg) -> Result<OwnedFd, E
 }
 
 /// Opens the directory `path` as a process sees it whose root is `root`: symbolic links and `..` end there.
-pub(crate) fn open_in_root(root: impl AsFd, path: impl Arg) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_in_root(root: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     retry_race(|| fs::openat2(&root, &*path.as_cow_c_str()?, flags, Mode::empty(), resolve))
 }
 
 /// Opens the directory `path` beneath `root`, where no component may be a symbolic link.
-pub(crate) fn open_beneath(root: impl AsFd, path: impl Arg) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_beneath(root: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     retry_race(|| fs::openat2(&root, &*path.as_cow_c_str()?, DIRECTORY, Mode::empty(), resolve))
 }
@@ -64,6 +65,30 @@ pub(crate) fn names(directory: impl AsFd) -> Result<Vec<(Vec<u8>, FileType)>, Er
         }
     }
     Ok(names)
+}
+
+/// How much the files in a tree take on the disk, in bytes; a file with several names counts once.
+pub(crate) fn size(root: &OwnedFd) -> Result<u64, Errno> {
+    let mut total = 0;
+    let mut seen = HashSet::new();
+    let mut left = vec![b".".to_vec()];
+    while let Some(path) = left.pop() {
+        let directory = match open_beneath(root, path.as_slice()) {
+            // Containers go on working in their volumes meanwhile.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            directory => directory?,
+        };
+        for (name, _) in names(&directory)? {
+            let Ok(stat) = fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            if kind == FileType::Directory {
+                left.push([&path, b"/".as_slice(), &name].concat());
+            } else if stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
+                total += stat.st_blocks.unsigned_abs() * 512;
+            }
+        }
+    }
+    Ok(total)
 }
 
 /// Removes `name` in `parent`, whatever it is and whatever is in it. Nothing there is no error.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use dory_types::{ContainerId, Digest};
 
-use crate::image::{ArchiveError, ResolveError};
+use crate::image::{ArchiveError, ChangeError, RemoveError, ResolveError};
 use crate::layer::ExtractError;
 use crate::record::RecordError;
+use crate::volume::VolumeError;
 
 /// How an error is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,21 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// An image may not be removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    /// An instruction of an import cannot be applied.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// A name with a digest says what an image is and cannot be given; dockerd's message.
+    #[error("refusing to create a tag with a digest reference")]
+    TagWithDigest,
+    /// A new image's configuration has no JSON form.
+    #[error("cannot serialise an image's configuration")]
+    SerialiseConfig(#[source] serde_json::Error),
+    /// A volume cannot be made, found or removed.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// A container's snapshot cannot be made or removed.
     #[error("cannot {operation} the snapshot of container `{container}`")]
     Snapshot {
@@ -115,7 +131,11 @@ impl StoreError {
         match self {
             Self::InUse { .. } => StoreErrorKind::Conflict,
             Self::Resolve(error) => error.kind(),
-            Self::Archive(_) | Self::Config { .. } => StoreErrorKind::InvalidParameter,
+            Self::Remove(_) => StoreErrorKind::Conflict,
+            Self::Volume(error) => error.kind(),
+            Self::Archive(_) | Self::Config { .. } | Self::Change(_) | Self::TagWithDigest => {
+                StoreErrorKind::InvalidParameter
+            }
             Self::Extract { source, .. } => match source {
                 ExtractError::Root(_) | ExtractError::Record(_) | ExtractError::Entry { .. } => {
                     StoreErrorKind::Internal

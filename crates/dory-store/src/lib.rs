@@ -27,14 +27,17 @@ mod snapshot;
 mod store;
 mod tar_stream;
 mod trash;
+mod volume;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use image::{
-    ArchiveError, HealthcheckConfig, HistoryEntry, Image, ImageConfig, LoadProgress, LoadedImage,
-    ResolveError, RootFilesystem, RunConfig,
+    ArchiveError, ChangeError, HealthcheckConfig, HistoryEntry, Image, ImageConfig, ImageHistory,
+    ImagePlatform, ImageUser, ImportOptions, LoadProgress, LoadedImage, RemoveError, RemoveOptions, Removed,
+    ResolveError, RootFilesystem, RunConfig, apply_changes,
 };
 pub use layer::{ExtractError, LayerRecord};
 pub use record::{Durability, RecordError, TEMPORARY_PREFIX, parse_record, read_record, write_record};
 pub use snapshot::{Owner, Snapshot};
 pub use store::{BackingFilesystem, Store};
 pub use tar_stream::TarError;
+pub use volume::{CopyUpError, Volume, VolumeError, copy_up};

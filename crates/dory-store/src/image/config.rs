@@ -187,16 +187,21 @@ impl ImageConfig {
     /// Chain ids, the lowest layer's first: the digest of a layer together with all below it (OCI image-spec,
     /// config.md "Layer ChainID").
     pub fn chain_ids(&self) -> Vec<Digest> {
-        let mut chain: Vec<Digest> = Vec::with_capacity(self.rootfs.diff_ids.len());
-        for diff_id in &self.rootfs.diff_ids {
-            let id = match chain.last() {
-                None => *diff_id,
-                Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
-            };
-            chain.push(id);
-        }
-        chain
+        chain_ids(&self.rootfs.diff_ids)
     }
+}
+
+/// The chain ids of layers, the lowest first.
+pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let id = match chain.last() {
+            None => *diff_id,
+            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+        };
+        chain.push(id);
+    }
+    chain
 }
 
 #[cfg(test)]

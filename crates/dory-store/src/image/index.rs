@@ -27,10 +27,13 @@ impl ImageIndex {
     /// The record's file name.
     pub(crate) const RECORD: &str = "images.json";
 
-    /// The names of `id`, in their order.
+    /// The names of `id`, in the order of their texts.
     pub(crate) fn references_of(&self, id: &ImageId) -> Vec<ImageReference> {
         let mine = self.references.iter().filter(|(_, image)| *image == id);
-        mine.map(|(reference, _)| reference.clone()).collect()
+        let mut references: Vec<_> = mine.map(|(reference, _)| reference.clone()).collect();
+        // A repository's tags come before its digests.
+        references.sort_by_cached_key(ImageReference::to_string);
+        references
     }
 
     /// Lets `reference` mean `id`; the image that it meant before, where that is another one.

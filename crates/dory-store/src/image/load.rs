@@ -60,6 +60,13 @@ type Layers<'a> = HashMap<String, Result<(LayerHold<'a>, BlobIdentity), ExtractE
 /// Digest and length of a layer's member.
 type BlobIdentity = (Digest, u64);
 
+/// An image that is known to be right.
+struct PlannedImage {
+    config: Vec<u8>,
+    references: Vec<ImageReference>,
+    diff_ids: Vec<Digest>,
+}
+
 /// What an archive had.
 #[derive(Default)]
 struct Contents<'a> {
@@ -145,16 +152,16 @@ impl Store {
     /// Gives layers and configurations their names and takes the images into the index.
     fn commit_images(
         &self,
-        images: Vec<(Vec<u8>, Vec<ImageReference>, Vec<Digest>)>,
+        images: Vec<PlannedImage>,
         layers: Layers<'_>,
     ) -> Result<Vec<LoadedImage>, StoreError> {
         let needed =
-            |hold: &LayerHold<'_>| images.iter().any(|(_, _, diff_ids)| diff_ids.contains(&hold.diff_id()));
+            |hold: &LayerHold<'_>| images.iter().any(|image| image.diff_ids.contains(&hold.diff_id()));
         let holds = layers.into_values().flatten().map(|(hold, _)| hold).filter(needed);
         let mut change = self.change(holds.collect())?;
         let now = Timestamp::now();
         let mut loaded = Vec::new();
-        for (config, references, _) in images {
+        for PlannedImage { config, references, .. } in images {
             let id = change.add_image(&config)?;
             let displaced = tag_all(&mut change, &references, &id, now);
             loaded.push(LoadedImage { id, references, displaced });
@@ -179,10 +186,7 @@ fn tag_all(
 }
 
 /// Checks an image against the layers that came with it: its configuration, names and diff-ids.
-fn plan(
-    image: ArchivedImage,
-    layers: &mut Layers<'_>,
-) -> Result<(Vec<u8>, Vec<ImageReference>, Vec<Digest>), StoreError> {
+fn plan(image: ArchivedImage, layers: &mut Layers<'_>) -> Result<PlannedImage, StoreError> {
     let config = ImageConfig::parse(&image.config)
         .map_err(|source| StoreError::Config { image: Digest::of(&image.config), source })?;
     let diff_ids = config.rootfs.diff_ids;
@@ -205,7 +209,7 @@ fn plan(
             return Err(ArchiveError::DiffId { index, expected: *expected, found: hold.diff_id() }.into());
         }
     }
-    Ok((image.config, image.references, diff_ids))
+    Ok(PlannedImage { config: image.config, references: image.references, diff_ids })
 }
 
 /// Goes through the archive: documents into memory, what looks like a layer to the threads.
@@ -250,7 +254,7 @@ impl ArchiveReader<'_> {
         archive.by_ref().take(SNIFF_LENGTH as u64).read_to_end(&mut start).map_err(ArchiveError::Read)?;
         let mut member = start.as_slice().chain(archive);
         if Compression::of(&start) != Compression::None || looks_like_tar(&start) {
-            return self.layer(name, entry.size, &mut member, on_progress);
+            return self.layer(&name, entry.size, &mut member, on_progress);
         }
         if entry.size > DOCUMENT_LENGTH_MAX {
             return Ok(());
@@ -272,18 +276,17 @@ impl ArchiveReader<'_> {
     /// Hands a layer on and copies it into the spool that its thread reads.
     fn layer(
         &mut self,
-        name: String,
+        name: &str,
         total: u64,
         member: &mut impl BufRead,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<(), StoreError> {
         let spool = Arc::new(Spool::new(self.store.temporary()).map_err(ArchiveError::Read)?);
         // Waits while all threads are busy: they work on members that are complete.
-        if self.jobs.send(Job { name: name.clone(), spool: Arc::clone(&spool) }).is_err() {
+        if self.jobs.send(Job { name: name.to_owned(), spool: Arc::clone(&spool) }).is_err() {
             return Ok(());
         }
-        let filled =
-            spool.fill(member, |current| on_progress(LoadProgress { member: &name, current, total }));
+        let filled = spool.fill(member, |current| on_progress(LoadProgress { member: name, current, total }));
         Ok(filled.map_err(ArchiveError::Read)?)
     }
 }

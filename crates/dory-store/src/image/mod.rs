@@ -1,15 +1,23 @@
 //! Images: their configurations, their names, and the archives they come in.
 
 mod archive;
+mod change;
 mod config;
+mod import;
 mod index;
 mod load;
 mod member;
 mod oci;
+mod remove;
 mod resolve;
 
 pub use archive::ArchiveError;
+pub use change::{ChangeError, apply_changes};
 pub use config::{HealthcheckConfig, HistoryEntry, ImageConfig, RootFilesystem, RunConfig};
-pub(crate) use index::{ImageEntry, ImageIndex};
+pub use import::{ImageHistory, ImagePlatform, ImportOptions};
+#[cfg(test)]
+pub(crate) use index::ImageEntry;
+pub(crate) use index::ImageIndex;
 pub use load::{LoadProgress, LoadedImage};
+pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
 pub use resolve::{Image, ResolveError};

@@ -165,7 +165,7 @@ pub(super) fn set_overlay_xattr(fd: BorrowedFd<'_>, names: [&str; 2], value: &[u
 /// The entry's modification time; the time of access stays.
 pub(super) fn timestamps((seconds, nanoseconds): (i64, u32)) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT.into() },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
     }
 }

@@ -8,18 +8,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dory_types::{ContainerId, Digest, ImageId};
+use dory_types::{ContainerId, Digest, ImageId, VolumeName};
 use rustix::fs::{self, Mode, OFlags};
 
 use crate::content::Content;
 use crate::directory;
 use crate::error::StoreError;
-use crate::image::{Image, ImageConfig, ImageEntry, ImageIndex};
+use crate::image::{Image, ImageConfig, ImageIndex};
 use crate::layer::LayerRecord;
 use crate::lock::DataRootLock;
 use crate::record::{Durability, read_record, write_record};
 use crate::snapshot::SnapshotRecord;
 use crate::trash::Trash;
+use crate::volume::VolumeRecord;
 use layers::LayerHold;
 
 /// What the data-root lies on, for the engine to choose by and to show.
@@ -82,6 +83,7 @@ pub(crate) struct State {
     pub(crate) holds: HashMap<Digest, usize>,
     /// Which layers containers use.
     pub(crate) snapshots: HashMap<ContainerId, SnapshotRecord>,
+    pub(crate) volumes: HashMap<VolumeName, VolumeRecord>,
     /// Configurations that were read before.
     configs: HashMap<ImageId, Arc<ImageConfig>>,
 }
@@ -257,6 +259,7 @@ impl Store {
         state.index = read_record(&self.root, ImageIndex::RECORD)?.unwrap_or_default();
         state.layers = self.read_layers()?;
         state.snapshots = self.read_snapshots()?;
+        state.volumes = self.read_volumes()?;
         self.collect_garbage(&mut state);
         for (name, _) in
             directory::names(&self.content.directory).map_err(|errno| error("content", errno.into()))?
@@ -287,7 +290,7 @@ impl Change<'_> {
     /// Takes an image in, whose layers the change holds.
     pub(crate) fn add_image(&mut self, config: &[u8]) -> Result<ImageId, StoreError> {
         let id = ImageId::from(self.store.content.put(config)?);
-        self.index.images.entry(id.clone()).or_insert_with(ImageEntry::default);
+        self.index.images.entry(id.clone()).or_default();
         Ok(id)
     }
 

@@ -42,7 +42,7 @@ fn reads_sparse_files_of_every_form() {
     let file = std::fs::File::create(directory.path().join("sparse")).unwrap();
     file.set_len(100 << 20).unwrap();
     for index in 0..30_u64 {
-        std::os::unix::fs::FileExt::write_all_at(&file, &[index as u8 + 1; 4096], index * 3 << 20).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[index as u8 + 1; 4096], (index * 3) << 20).unwrap();
     }
     let forms: [&[&str]; 4] = [
         &["--format=gnu"],
