@@ -319,6 +319,39 @@ fn is_populated(group: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hierarchies::Mode;
+
+    /// A hybrid machine prefers its v2 tree for freezing and killing; this one has none to prefer.
+    #[test]
+    fn privileged_v1_alone_freezes_and_kills() {
+        let mut hierarchies = Hierarchies::detect().unwrap();
+        hierarchies.trees.retain(|tree| !tree.is_v2);
+        if hierarchies.mode() == Mode::None {
+            eprintln!("SKIP: this machine has no v1 hierarchy");
+            return;
+        }
+        let parent = format!("dory-test-v1-{}", std::process::id());
+        let manager = Manager::new(hierarchies, &parent).unwrap();
+        let id = ContainerId::from_bytes([1; 32]);
+        let (group, refusals) = manager.create(&id, None, &Resources::default(), Delegation::None).unwrap();
+        assert_eq!(refusals, []);
+
+        let mut child =
+            std::process::Command::new("/bin/sh").args(["-c", "while :; do sleep 1; done"]).spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        group.join(pid).unwrap();
+        group.freeze().unwrap();
+        assert!(group.processes().unwrap().contains(&pid));
+        group.kill_all().unwrap();
+        let status = child.wait().unwrap();
+        // The shell's own child may still be on its way out.
+        let removed = group.remove();
+        for tree in &manager.hierarchies.trees {
+            fs::remove_dir(tree.base_directory().join(&parent)).unwrap();
+        }
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+        assert!(removed.is_ok(), "{removed:?}");
+    }
 
     #[test]
     fn parents_stay_beneath() {

@@ -1,7 +1,7 @@
 //! What can be read about the surroundings without trying anything.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,8 @@ pub struct Environment {
     pub container: ContainerHint,
     /// How control groups are mounted.
     pub cgroups: dory_cgroup::Mode,
+    /// Where the engine keeps its data.
+    pub data_root: PathBuf,
     /// Kind of the data-root's filesystem, such as `ext4` or `overlay`, or its magic number.
     pub data_root_filesystem: String,
 }
@@ -102,6 +104,7 @@ impl Environment {
             landlock: dory_sys::probe::landlock_version().ok(),
             container: container_hint(),
             cgroups: modes.map_or(dory_cgroup::Mode::None, |hierarchies| hierarchies.mode()),
+            data_root: data_root.to_owned(),
             data_root_filesystem: filesystem(data_root),
         }
     }

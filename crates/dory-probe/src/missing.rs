@@ -77,6 +77,7 @@ impl Facilities {
         let environment = &self.environment;
         let refused = |feature: Feature| matches!(self.direct(feature), Attempt::Refused(_) | Attempt::Lost);
         let has_admin = environment.has_capability(SYS_ADMIN);
+        let volume;
         let mut options = Vec::new();
         if environment.user != 0 {
             options.push("--user 0");
@@ -100,7 +101,8 @@ impl Facilities {
             options.push("--security-opt seccomp=unconfined");
         }
         if environment.data_root_filesystem == "overlay" {
-            options.push("-v /var/lib/dory");
+            volume = format!("-v {}", environment.data_root.display());
+            options.push(&volume);
         }
         options.join(" ")
     }
@@ -189,6 +191,7 @@ mod tests {
             landlock: Some(7),
             container,
             cgroups: dory_cgroup::Mode::None,
+            data_root: "/var/lib/dory".into(),
             data_root_filesystem: "overlay".to_owned(),
         }
     }
@@ -236,7 +239,7 @@ mod tests {
             ..environment(ContainerHint::Kubernetes)
         };
         let mut outcomes = all(EPERM);
-        outcomes.push((Feature::SeccompNotify, Attempt::Works));
+        outcomes.extend([(Feature::SeccompNotify, Attempt::Works), (Feature::Ptrace, Attempt::Works)]);
         let missing = facilities(restricted, &outcomes).missing().unwrap();
         assert_eq!(missing.tier, Some(Tier::Supervised));
         assert_eq!(

@@ -42,7 +42,8 @@ impl Tier {
             .all(|feature| direct(feature).works())
         {
             Some(Self::Chroot)
-        } else if direct(Feature::SeccompNotify).works() {
+        } else if direct(Feature::SeccompNotify).works() && direct(Feature::Ptrace).works() {
+            // A supervisor reads its processes' memory, which falls under Yama as ptrace does.
             Some(Self::Supervised)
         } else {
             None
