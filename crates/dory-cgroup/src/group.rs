@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control_file;
 use crate::controller::Controller;
+use crate::entrance::Entrance;
 use crate::error::{CgroupError, Refusal};
 use crate::limits;
 use crate::mounts::{Mount, group_of};
@@ -55,14 +55,21 @@ impl Place {
 
     /// Where the processes live.
     pub(crate) fn leaf_directory(&self) -> PathBuf {
-        self.separate_leaf().unwrap_or_else(|| self.limits_directory())
+        self.mount.point.join(self.leaf())
     }
 
-    /// Where the process is whose /proc/<pid>/cgroup reads `groups`, as long as it is within this group.
-    fn directory_of(&self, groups: &str) -> Option<PathBuf> {
+    /// Where the process is whose /proc/<pid>/cgroup reads `groups`. It cannot be outside of this group, but if this
+    /// view of the tree says so, the leaf is the place.
+    fn directory_with(&self, groups: &str) -> PathBuf {
         let controller = if self.is_v2 { None } else { self.controllers.first().copied() };
-        let relative = self.mount.relative(group_of(groups, controller)?)?;
-        relative.starts_with(&self.limits).then(|| self.mount.point.join(relative))
+        let relative = group_of(groups, controller).and_then(|group| self.mount.relative(group));
+        let inside = relative.filter(|relative| relative.starts_with(self.leaf()));
+        inside.map_or_else(|| self.leaf_directory(), |relative| self.mount.point.join(relative))
+    }
+
+    /// Where the processes live, beneath the mount point.
+    fn leaf(&self) -> PathBuf {
+        if self.delegated { self.limits.join(LEAF) } else { self.limits.clone() }
     }
 }
 
@@ -109,38 +116,31 @@ impl Group {
         self.places.iter().try_for_each(|place| attach(&place.leaf_directory(), pid))
     }
 
-    /// The same without the v2 tree, for a process that was cloned into [`Group::leaf_descriptor`].
-    ///
-    /// # Errors
-    /// As [`Group::join`].
-    pub fn join_v1(&self, pid: Pid) -> Result<(), CgroupError> {
-        let v1 = self.places.iter().filter(|place| !place.is_v2);
-        v1.into_iter().try_for_each(|place| attach(&place.leaf_directory(), pid))
-    }
-
     /// Moves `pid` to where the container's `init` is now. Scripts such as Docker's dind move all processes to a group
     /// beneath and enable controllers, after which the v2 leaf itself cannot be joined (EBUSY).
     ///
     /// # Errors
     /// [`CgroupError::Read`] where `init` is gone, [`CgroupError::Write`] where a tree refuses.
     pub fn join_for_exec(&self, init: Pid, pid: Pid) -> Result<(), CgroupError> {
-        let path = PathBuf::from(format!("/proc/{}/cgroup", init.as_raw_nonzero()));
-        let groups = fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })?;
-        self.places.iter().try_for_each(|place| {
-            // Init cannot be outside, but if this view of the tree says so, the leaf is the place.
-            let directory = place.directory_of(&groups).unwrap_or_else(|| place.leaf_directory());
-            attach(&directory, pid)
-        })
+        let groups = groups_of(init)?;
+        self.places.iter().try_for_each(|place| attach(&place.directory_with(&groups), pid))
     }
 
-    /// An `O_PATH` descriptor of the v2 leaf for `CLONE_INTO_CGROUP`; `None` without a v2 tree.
+    /// The way in for a process that is yet to be made; see [`Entrance`].
     ///
     /// # Errors
-    /// [`CgroupError::Open`] where the group is gone.
-    pub fn leaf_descriptor(&self) -> Result<Option<OwnedFd>, CgroupError> {
-        let Some(place) = self.v2() else { return Ok(None) };
-        let path = place.leaf_directory();
-        open_directory(&path).map(Some).map_err(|source| CgroupError::Open { path, source })
+    /// [`CgroupError::Open`] where a group is gone.
+    pub fn entrance(&self) -> Result<Entrance, CgroupError> {
+        Entrance::open(self.places.iter().map(|place| (place.is_v2, place.leaf_directory())))
+    }
+
+    /// The same, to where the container's `init` is now, for the reason that [`Group::join_for_exec`] states.
+    ///
+    /// # Errors
+    /// [`CgroupError::Read`] where `init` is gone, [`CgroupError::Open`] where a group is.
+    pub fn entrance_for_exec(&self, init: Pid) -> Result<Entrance, CgroupError> {
+        let groups = groups_of(init)?;
+        Entrance::open(self.places.iter().map(|place| (place.is_v2, place.directory_with(&groups))))
     }
 
     /// Stops all processes and waits until they stand.
@@ -281,9 +281,10 @@ fn attach(group: &Path, pid: Pid) -> Result<(), CgroupError> {
     control_file::write(group, "cgroup.procs", &pid.as_raw_nonzero().to_string())
 }
 
-fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
-    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+/// The text of /proc/<pid>/cgroup.
+fn groups_of(pid: Pid) -> Result<String, CgroupError> {
+    let path = PathBuf::from(format!("/proc/{}/cgroup", pid.as_raw_nonzero()));
+    fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })
 }
 
 /// The processes directly in `group`; those outside of the caller's pid namespace read as 0 and are left out.

@@ -19,6 +19,7 @@ mod control_file;
 mod controller;
 mod device;
 mod device_program;
+mod entrance;
 mod error;
 mod group;
 mod hierarchies;
@@ -34,6 +35,7 @@ mod usage_v2;
 
 pub use controller::Controller;
 pub use device::{Access, DeviceKind, DeviceRule};
+pub use entrance::Entrance;
 pub use error::{CgroupError, Refusal};
 pub use group::Group;
 pub use hierarchies::{Hierarchies, Mode, Position};

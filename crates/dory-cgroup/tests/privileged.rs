@@ -271,7 +271,33 @@ fn privileged_group_survives_serialisation() {
     let group = fixture.create(&Resources::default(), Delegation::None);
     let text = serde_json::to_string(&group).unwrap();
     assert_eq!(serde_json::from_str::<Group>(&text).unwrap(), group);
-    let descriptor = group.leaf_descriptor().unwrap();
     let has_v2 = fixture.manager.hierarchies().mode() != Mode::V1;
-    assert_eq!(descriptor.is_some(), has_v2);
+    assert_eq!(group.entrance().unwrap().v2().is_some(), has_v2);
+}
+
+/// On v1 each thread can be in a group of its own, so a thread stands in for a single-threaded process.
+#[test]
+fn privileged_entrance_moves_a_single_threaded_process() {
+    let mut fixture = Fixture::new("entrance");
+    let group = fixture.create(&Resources::default(), Delegation::None);
+    let v1: Vec<PathBuf> = group
+        .leaf_directories()
+        .filter(|(_, controllers)| !controllers.is_empty())
+        .map(|(directory, _)| directory)
+        .collect();
+    if v1.is_empty() {
+        eprintln!("SKIP: this machine has no v1 hierarchy");
+        return;
+    }
+    let entrance = group.entrance().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            entrance.enter_v1().unwrap();
+            let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+            for directory in &v1 {
+                let tasks = fs::read_to_string(directory.join("tasks")).unwrap();
+                assert!(tasks.lines().any(|line| line == own), "{directory:?}: {tasks}");
+            }
+        });
+    });
 }
