@@ -350,10 +350,13 @@ fn reaper(launcher: &Launcher) {
 
 fn kill_and_large_output(launcher: &Launcher) {
     let fixture =
-        Fixture::new(&["sh", "-c", "sleep 0.2; cat /bin/busybox /bin/busybox /bin/busybox; exec sleep 100"]);
+        Fixture::new(&["sh", "-c", "sleep 1; cat /bin/busybox /bin/busybox /bin/busybox; echo > /done; exec sleep 100"]);
     let (started, mut stream) = fixture.start_attached(launcher);
     // Slow: nothing is read for a while, and the container must get through all the same.
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    let done = fixture.directory.path().join("upper/done");
+    while !done.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     fixture.client().signal(None, 15).unwrap();
     fixture.client().signal(None, 9).unwrap();
     assert_eq!(exit_code(&started), 137);
