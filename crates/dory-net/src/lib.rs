@@ -20,8 +20,10 @@ mod ipam;
 mod netlink;
 mod network;
 mod nftables;
+mod poll;
 mod pool;
 mod port;
+mod relay;
 mod resolv_conf;
 mod route;
 
@@ -33,5 +35,5 @@ pub use hosts::{ExtraHost, ExtraHostError, HostTarget, Hosts};
 pub use ipam::{Ipam, IpamError};
 pub use netlink::NetlinkError;
 pub use network::{Driver, Network, NetworkSubnet};
-pub use port::{PortAllocator, PortMapping, PortRequest, Protocol, Publication, PublishError};
+pub use port::{PortAllocator, PortMapping, PortProxy, PortRequest, Protocol, Publication, PublishError};
 pub use resolv_conf::ResolvConf;

@@ -4,12 +4,15 @@
 
 mod common;
 
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use common::{Container, ENGINE, Lab, OUTSIDE, ask, config, container, inside, json, run, serve};
-use dory_net::{BridgeNetwork, PortAllocator, PortMapping, PortRequest, Protocol, Publication, PublishError};
+use dory_net::{
+    BridgeNetwork, PortAllocator, PortMapping, PortProxy, PortRequest, Protocol, Publication, PublishError,
+};
 
 const ALL: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
@@ -201,6 +204,54 @@ fn privileged_a_udp_client_that_was_early_is_served() {
         engine.unpublish(&published.ports);
         drop(published.sockets);
     }
+}
+
+#[test]
+fn privileged_ipv6_clients_are_passed_on() {
+    let engine = Engine::new();
+    let published = engine.publish(&[tcp(ALL, 8080, 80), tcp(Ipv4Addr::LOCALHOST, 8081, 80)]).unwrap();
+    let address = engine.server.endpoint.address;
+    let proxy = inside(&engine.lab.engine, || PortProxy::bind(address, &published.ports));
+    assert_eq!(proxy.ports(), &published.ports[..1], "the other is published on 127.0.0.1 alone");
+    let (stop, stopper) = rustix::pipe::pipe().unwrap();
+    let netns = engine.lab.engine.try_clone().unwrap();
+    let thread = std::thread::spawn(move || inside(&netns, || proxy.run(stop.as_fd()).unwrap()));
+    let _server = serve(&engine.server.netns, address, 80, 40);
+    let gateway = engine.network.subnet().gateway.to_string();
+    for _ in 0..20 {
+        assert_eq!(ask(&engine.lab.engine, Ipv6Addr::LOCALHOST, 8080).unwrap(), gateway);
+        assert_eq!(ask(&engine.lab.engine, Ipv4Addr::LOCALHOST, 8080).unwrap(), gateway);
+    }
+    drop(stopper);
+    thread.join().unwrap();
+    assert!(ask(&engine.lab.engine, Ipv6Addr::LOCALHOST, 8080).is_err());
+}
+
+#[test]
+fn privileged_much_data_passes_the_proxy_both_ways() {
+    let engine = Engine::new();
+    let published = engine.publish(&[tcp(ALL, 8080, 80)]).unwrap();
+    let address = engine.server.endpoint.address;
+    let proxy = inside(&engine.lab.engine, || PortProxy::bind(address, &published.ports));
+    let (stop, _stopper) = rustix::pipe::pipe().unwrap();
+    let netns = engine.lab.engine.try_clone().unwrap();
+    std::thread::spawn(move || inside(&netns, || proxy.run(stop.as_fd()).unwrap()));
+    let listener = inside(&engine.server.netns, || TcpListener::bind((address, 80)).unwrap());
+    let echo = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        stream.write_all(&received).unwrap();
+    });
+    let sent: Vec<u8> =
+        (0..3_000_000u32).map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[1]).collect();
+    let mut stream = inside(&engine.lab.engine, || TcpStream::connect((Ipv6Addr::LOCALHOST, 8080)).unwrap());
+    stream.write_all(&sent).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    assert!(received == sent, "{} bytes", received.len());
+    echo.join().unwrap();
 }
 
 #[test]

@@ -11,22 +11,27 @@
 //! containers only.
 
 mod query;
-mod relay;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 
 use self::query::{Queries, Step};
-use self::relay::Relays;
 use crate::address::Ipv4Subnet;
+use crate::poll::{Pause, wait};
+use crate::relay::{Limits, Relays};
 
 /// The largest message of DNS: UDP and TCP alike count its length in 16 bits.
 const MESSAGE_MAX: usize = 65535;
+
+/// How many questions, and how many connections, are taken before answers have their turn.
+const ROUND: usize = 32;
+
+/// What questions by TCP are granted: they are rare, and short.
+const LIMITS: Limits = Limits { connections: 32, silence: Some(Duration::from_secs(10)) };
 
 /// The forwarder cannot begin, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -84,23 +89,25 @@ impl DnsForwarder {
     /// [`ForwarderError::Wait`]; no question, however odd, ends the loop.
     pub fn run(self, stop: BorrowedFd<'_>) -> Result<(), ForwarderError> {
         let mut queries = Queries::new(self.upstreams.clone());
-        let mut relays = Relays::new(self.upstreams.clone());
+        let mut relays = Relays::new(LIMITS);
+        let mut pause = Pause::default();
         let mut buffer = vec![0; MESSAGE_MAX];
         loop {
-            let deadline = [queries.next_deadline(), relays.next_deadline()].into_iter().flatten().min();
+            let deadlines = [queries.next_deadline(), relays.next_deadline(), pause.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             let mut waiting = vec![
                 PollFd::from_borrowed_fd(stop, PollFlags::IN),
                 PollFd::new(&self.datagrams, PollFlags::IN),
-                PollFd::new(&self.listener, PollFlags::IN),
+                PollFd::new(&self.listener, pause.interest()),
             ];
             waiting.extend(queries.sockets().map(|socket| PollFd::new(socket, PollFlags::IN)));
             let first_relay = waiting.len();
             let mut numbers = Vec::new();
             for (number, socket, flags) in relays.interests() {
                 numbers.push(number);
-                waiting.push(PollFd::from_borrowed_fd(socket, flags));
+                waiting.push(PollFd::new(socket, flags));
             }
-            wait(&mut waiting, deadline)?;
+            wait(&mut waiting, deadline).map_err(ForwarderError::Wait)?;
             let ready: Vec<bool> = waiting.iter().map(|socket| !socket.revents().is_empty()).collect();
             drop(waiting);
             if ready[0] {
@@ -116,15 +123,16 @@ impl DnsForwarder {
                 self.take_questions(&mut queries, &mut buffer, now);
             }
             if ready[2] {
-                self.take_connections(&mut relays, now);
+                self.take_connections(&mut relays, &mut pause, now);
             }
         }
     }
 
-    /// Takes what questions there are.
+    /// Takes what questions there are, up to what one round may take: a container that floods must not hold up answers.
     fn take_questions(&self, queries: &mut Queries, buffer: &mut [u8], now: Instant) {
-        // A datagram that cannot be received concerns its sender only.
-        while let Ok((length, client)) = self.datagrams.recv_from(buffer) {
+        for _ in 0..ROUND {
+            // A datagram that cannot be received concerns its sender only.
+            let Ok((length, client)) = self.datagrams.recv_from(buffer) else { return };
             if self.serves(client.ip())
                 && let Some(step) = queries.ask(client, &buffer[..length], now)
             {
@@ -133,11 +141,15 @@ impl DnsForwarder {
         }
     }
 
-    /// Takes what connections there are.
-    fn take_connections(&self, relays: &mut Relays, now: Instant) {
-        while let Ok((stream, client)) = self.listener.accept() {
-            if self.serves(client.ip()) {
-                relays.open(stream, now);
+    /// Takes what connections there are, up to what one round may take.
+    fn take_connections(&self, relays: &mut Relays, pause: &mut Pause, now: Instant) {
+        for _ in 0..ROUND {
+            match self.listener.accept() {
+                Ok((stream, client)) if self.serves(client.ip()) => {
+                    relays.open(stream, self.upstreams.clone(), now);
+                }
+                Ok(_) => {}
+                Err(error) => return pause.consider(&error, now),
             }
         }
     }
@@ -151,21 +163,4 @@ impl DnsForwarder {
     fn serves(&self, client: IpAddr) -> bool {
         matches!(client, IpAddr::V4(address) if self.clients.contains(address))
     }
-}
-
-/// Waits until one of `sockets` is ready, or `deadline` comes.
-fn wait(sockets: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<(), ForwarderError> {
-    let timeout = deadline.map(|deadline| {
-        let left = deadline.saturating_duration_since(Instant::now());
-        Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
-    });
-    match poll(sockets, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(ForwarderError::Wait(errno.into())),
-    }
-}
-
-/// A socket's descriptor, for a list of what to wait for.
-fn descriptor(socket: &impl AsFd) -> BorrowedFd<'_> {
-    socket.as_fd()
 }

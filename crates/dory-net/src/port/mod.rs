@@ -6,6 +6,7 @@
 //! No connection ever reaches the socket while the element is there; without it, the client is refused at once.
 
 mod allocator;
+mod proxy;
 mod publish;
 mod reserve;
 
@@ -16,6 +17,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 pub use allocator::PortAllocator;
+pub use proxy::PortProxy;
 pub use publish::{Publication, PublishError};
 
 /// A transport protocol that ports belong to.

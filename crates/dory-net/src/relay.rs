@@ -1,20 +1,24 @@
-//! Questions by TCP: bytes go to and fro between the client and a resolver, untouched.
+//! TCP connections passed on: bytes go to and fro between a client and a server, untouched, for many connections at once
+//! in one thread.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_keepalive;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::descriptor;
+/// What is granted to connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How many there may be at a time.
+    pub(crate) connections: usize,
+    /// How long one may be silent; none for as long as it lives.
+    pub(crate) silence: Option<Duration>,
+}
 
-/// How many connections there are at a time; more are closed at once.
-const RELAYS_MAX: usize = 32;
-/// How long a connection may be silent.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How many bytes are held for a side that does not read.
 const BUFFER_MAX: usize = 16 << 10;
 
@@ -71,16 +75,17 @@ fn is_pending(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::NotConnected)
 }
 
-/// A client, a resolver, and what goes between.
+/// A client, a server, and what goes between.
 #[derive(Debug)]
 struct Relay {
     client: TcpStream,
     upstream: TcpStream,
     asking: Pipe,
     answering: Pipe,
-    /// The resolvers that were not tried yet.
+    /// The servers that were not tried yet.
     others: Vec<SocketAddr>,
-    deadline: Instant,
+    /// When bytes were last moved.
+    moved: Instant,
 }
 
 impl Relay {
@@ -95,14 +100,16 @@ impl Relay {
     /// Joins `client` to the first of `upstreams` that does not refuse at once.
     fn open(client: TcpStream, mut upstreams: Vec<SocketAddr>, now: Instant) -> Option<Self> {
         client.set_nonblocking(true).ok()?;
+        // A peer that vanishes without a word would be kept for ever.
+        set_socket_keepalive(&client, true).ok()?;
         let upstream = connect_first(&mut upstreams)?;
         let (asking, answering) = (Pipe::default(), Pipe::default());
-        Some(Self { client, upstream, asking, answering, others: upstreams, deadline: now + PATIENCE })
+        Some(Self { client, upstream, asking, answering, others: upstreams, moved: now })
     }
 
-    /// Goes on with another resolver where the last one took nothing; false where there is none.
+    /// Goes on with another server where the last one took and gave nothing; false where there is none.
     fn retry(&mut self) -> bool {
-        if self.asking.begun || self.asking.shut {
+        if self.asking.begun || self.asking.shut || self.answering.begun {
             return false;
         }
         let Some(upstream) = connect_first(&mut self.others) else { return false };
@@ -119,7 +126,7 @@ impl Relay {
             Ok(asked || answered)
         });
         if matches!(moved, Ok(true)) {
-            self.deadline = now + PATIENCE;
+            self.moved = now;
         }
         moved.is_ok() && !self.answering.shut
     }
@@ -127,47 +134,56 @@ impl Relay {
 
 /// The connections that exist.
 #[derive(Debug)]
-pub(super) struct Relays {
-    upstreams: Vec<SocketAddr>,
+pub(crate) struct Relays {
+    limits: Limits,
     open: Vec<Relay>,
 }
 
 impl Relays {
-    /// None yet; they will go to the first of `upstreams` that takes them.
-    pub(super) fn new(upstreams: Vec<SocketAddr>) -> Self {
-        Self { upstreams, open: Vec::new() }
+    /// None yet.
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, open: Vec::new() }
     }
 
-    /// Joins `client` to a resolver. Where that fails, or is too much, the client's connection is closed.
-    pub(super) fn open(&mut self, client: TcpStream, now: Instant) {
-        if self.open.len() < RELAYS_MAX {
-            self.open.extend(Relay::open(client, self.upstreams.clone(), now));
+    /// True where no more connections are wanted for now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.open.len() >= self.limits.connections
+    }
+
+    /// Joins `client` to the first of `upstreams` that takes it. Where none does, or there are too many connections
+    /// already, the client's is closed.
+    pub(crate) fn open(&mut self, client: TcpStream, upstreams: Vec<SocketAddr>, now: Instant) {
+        if !self.is_full() {
+            self.open.extend(Relay::open(client, upstreams, now));
         }
     }
 
     /// The sockets to wait for, with the number of the connection that each belongs to. A side that nothing is wanted of
     /// is left out: `poll` would report again and again that it hung up.
-    pub(super) fn interests(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>, PollFlags)> {
+    pub(crate) fn interests(&self) -> impl Iterator<Item = (usize, &TcpStream, PollFlags)> {
         let sides = self.open.iter().enumerate().flat_map(|(number, relay)| {
             [
-                (number, descriptor(&relay.client), Relay::interest(&relay.asking, &relay.answering)),
-                (number, descriptor(&relay.upstream), Relay::interest(&relay.answering, &relay.asking)),
+                (number, &relay.client, Relay::interest(&relay.asking, &relay.answering)),
+                (number, &relay.upstream, Relay::interest(&relay.answering, &relay.asking)),
             ]
         });
         sides.filter(|(_, _, flags)| !flags.is_empty())
     }
 
     /// When to look again at the latest.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.open.iter().map(|relay| relay.deadline).min()
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let silence = self.limits.silence?;
+        self.open.iter().map(|relay| relay.moved + silence).min()
     }
 
-    /// Goes on with the connections whose numbers are in `ready`, and ends those whose time is over.
-    pub(super) fn advance(&mut self, ready: &[usize], now: Instant) {
+    /// Goes on with the connections whose numbers are in `ready`, and ends those that were silent for too long.
+    pub(crate) fn advance(&mut self, ready: &[usize], now: Instant) {
         let mut number = 0..;
+        let silence = self.limits.silence;
         self.open.retain_mut(|relay| {
             let ready = number.next().is_some_and(|number| ready.contains(&number));
-            (!ready || relay.advance(now) || relay.retry()) && now < relay.deadline
+            let lives = !ready || relay.advance(now) || relay.retry();
+            lives && silence.is_none_or(|silence| now < relay.moved + silence)
         });
     }
 }
@@ -200,16 +216,19 @@ mod tests {
     fn connections_are_bounded() {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
         let clients = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut relays = Relays::new(vec![upstream.local_addr().unwrap()]);
-        let _ends: Vec<_> = (0..RELAYS_MAX + 3)
+        let limits = Limits { connections: 3, silence: Some(Duration::from_secs(5)) };
+        let mut relays = Relays::new(limits);
+        let _ends: Vec<_> = (0..5)
             .map(|_| {
                 let end = TcpStream::connect(clients.local_addr().unwrap()).unwrap();
-                relays.open(clients.accept().unwrap().0, Instant::now());
+                let target = vec![upstream.local_addr().unwrap()];
+                relays.open(clients.accept().unwrap().0, target, Instant::now());
                 end
             })
             .collect();
-        assert_eq!(relays.interests().count(), 2 * RELAYS_MAX);
-        relays.advance(&[], Instant::now() + PATIENCE);
+        assert_eq!(relays.interests().count(), 2 * 3);
+        assert!(relays.is_full());
+        relays.advance(&[], Instant::now() + Duration::from_secs(5));
         assert_eq!(relays.interests().count(), 0, "silence ends them");
     }
 }
