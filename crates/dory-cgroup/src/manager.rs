@@ -14,7 +14,7 @@ use crate::device::DeviceRule;
 use crate::device_program;
 use crate::error::{CgroupError, Refusal};
 use crate::group::{Group, LEAF, Place, read_processes, remove_tree};
-use crate::hierarchies::{ENGINE_LEAVES, Hierarchies, Position, Tree};
+use crate::hierarchies::{ENGINE_LEAVES, Hierarchies, Tree};
 use crate::limits;
 use crate::resources::Resources;
 
@@ -77,7 +77,7 @@ impl Manager {
         let mut refusals = Vec::new();
         let mut places = Vec::new();
         for tree in &self.hierarchies.trees {
-            match self.make_place(tree, &parent, id, &mut refusals) {
+            match make_place(tree, &parent, id, &mut refusals) {
                 Ok(place) => places.push(place),
                 Err(error) => refusals.push(Refusal::stated("group", &error)),
             }
@@ -117,57 +117,53 @@ impl Manager {
         }
         errors
     }
+}
 
-    fn make_place(
-        &self,
-        tree: &Tree,
-        parent: &Path,
-        id: &ContainerId,
-        refusals: &mut Vec<Refusal>,
-    ) -> Result<Place, CgroupError> {
-        let mut group = tree.base.clone();
-        self.prepare(tree, &group, refusals);
-        for name in parent.iter() {
-            group.push(name);
-            make_group(tree, &group)?;
-            self.prepare(tree, &group, refusals);
-        }
-        group.push(id.as_str());
-        let directory = tree.mount.point.join(&group);
-        // What an earlier run of the same container left would carry its limits into this one.
-        if directory.exists() {
-            remove_tree(&directory)?;
-        }
+/// Makes the group of container `id` in one tree, and the groups above it.
+fn make_place(
+    tree: &Tree,
+    parent: &Path,
+    id: &ContainerId,
+    refusals: &mut Vec<Refusal>,
+) -> Result<Place, CgroupError> {
+    let mut group = tree.base.clone();
+    prepare(tree, &group, refusals);
+    for name in parent.iter() {
+        group.push(name);
         make_group(tree, &group)?;
-        let controllers = if tree.is_v2 {
-            Controller::parse_v2(&control_file::read(&directory, "cgroup.controllers")?)
-        } else {
-            tree.controllers.clone()
-        };
-        Ok(Place {
-            mount: tree.mount.clone(),
-            controllers,
-            is_v2: tree.is_v2,
-            limits: group,
-            delegated: false,
-        })
+        prepare(tree, &group, refusals);
     }
+    group.push(id.as_str());
+    let directory = tree.mount.point.join(&group);
+    // What an earlier run of the same container left would carry its limits into this one.
+    if directory.exists() {
+        remove_tree(&directory)?;
+    }
+    make_group(tree, &group)?;
+    let controllers = if tree.is_v2 {
+        Controller::parse_v2(&control_file::read(&directory, "cgroup.controllers")?)
+    } else {
+        tree.controllers.clone()
+    };
+    Ok(Place { mount: tree.mount.clone(), controllers, is_v2: tree.is_v2, limits: group, delegated: false })
+}
 
-    /// Lets children of a v2 group have every controller that the group itself has.
-    fn prepare(&self, tree: &Tree, group: &Path, refusals: &mut Vec<Refusal>) {
-        if !tree.is_v2 {
-            return;
-        }
-        let directory = tree.mount.point.join(group);
-        let mut result = enable_controllers(&directory);
-        let busy = |error: &CgroupError| matches!(error, CgroupError::Write { source, .. } if source.kind() == io::ErrorKind::ResourceBusy);
-        // Only the engine's own group is ever emptied: processes in another one have somebody else to care for them.
-        let own = self.hierarchies.position == Position::Own && group == tree.base;
-        if own && result.as_ref().is_err_and(busy) {
-            result = vacate(&directory).and_then(|()| enable_controllers(&directory));
-        }
-        refusals.extend(result.err().map(|error| Refusal::stated("controllers", &error)));
+/// Lets children of a v2 group have every controller that the group itself has.
+fn prepare(tree: &Tree, group: &Path, refusals: &mut Vec<Refusal>) {
+    if !tree.is_v2 {
+        return;
     }
+    let directory = tree.mount.point.join(group);
+    // A base with processes is the engine's own group, or the true root, which alone has no `cgroup.type` and may hold
+    // processes beside controlled children. No other group is ever emptied: its processes have somebody else to care
+    // for them. Waiting for the kernel's EBUSY would be wrong: it lets some controllers be enabled beside processes, and
+    // the group's children could then hold nothing but threads.
+    let in_the_way = group == tree.base
+        && control_file::exists(&directory, "cgroup.type")
+        && missing_controllers(&directory).is_ok_and(|missing| !missing.is_empty());
+    let vacated = if in_the_way { vacate(&directory) } else { Ok(()) };
+    let result = vacated.and_then(|()| enable_controllers(&directory));
+    refusals.extend(result.err().map(|error| Refusal::stated("controllers", &error)));
 }
 
 /// Accepts `a`, `/a/b` and the like, never a way up.
@@ -216,13 +212,22 @@ fn initialise_v1(controllers: &[Controller], group: &Path) -> Result<(), CgroupE
     Ok(())
 }
 
-fn enable_controllers(group: &Path) -> Result<(), CgroupError> {
+/// Controllers that a v2 group has but its children lack.
+fn missing_controllers(group: &Path) -> Result<Vec<Controller>, CgroupError> {
     let available = Controller::parse_v2(&control_file::read(group, "cgroup.controllers")?);
     let enabled = Controller::parse_v2(&control_file::read(group, "cgroup.subtree_control")?);
-    let missing = available.into_iter().filter(|controller| !enabled.contains(controller));
+    Ok(available.into_iter().filter(|controller| !enabled.contains(controller)).collect())
+}
+
+fn enable_controllers(group: &Path) -> Result<(), CgroupError> {
+    let missing = missing_controllers(group)?.into_iter();
     let words: Vec<String> = missing.filter_map(Controller::v2_name).map(|name| format!("+{name}")).collect();
-    if words.is_empty() || control_file::write(group, "cgroup.subtree_control", &words.join(" ")).is_ok() {
+    if words.is_empty() {
         return Ok(());
+    }
+    match control_file::write(group, "cgroup.subtree_control", &words.join(" ")) {
+        Err(CgroupError::Write { source, .. }) if source.kind() != io::ErrorKind::ResourceBusy => {}
+        result => return result,
     }
     // The kernel takes all or none: one that cannot be had must not cost the others.
     let mut result = Ok(());
@@ -234,6 +239,9 @@ fn enable_controllers(group: &Path) -> Result<(), CgroupError> {
 
 /// Moves every process of the engine's own group to a leaf: v2 has no processes beside controlled children.
 fn vacate(group: &Path) -> Result<(), CgroupError> {
+    if control_file::read(group, "cgroup.procs")?.is_empty() {
+        return Ok(());
+    }
     let leaf = group.join(ENGINE_LEAVES[0]);
     match fs::create_dir(&leaf) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
