@@ -18,14 +18,15 @@ use crate::endpoint::{Endpoint, EndpointConfig, EndpointError};
 use crate::foreign::{self, ForeignFirewall};
 use crate::forwarding::{self, Forwarding};
 use crate::ipam::{Ipam, IpamError};
+use crate::lock;
 use crate::netlink::{Connection, NetlinkError};
 use crate::network::{Driver, Network, NetworkSubnet};
 use crate::nftables::Firewall;
-use crate::pool;
-use crate::route::{self, InterfaceAddress, Ipv4Setting, Link, Route};
+use crate::route::{self, Ipv4Setting};
+use crate::survey::{Place, Survey};
 
-/// How many bridges of other engines are stepped over before giving up.
-const NAMES_TRIED: u32 = 64;
+/// The size of the largest packet on Ethernet, where no default route tells of another.
+const DEFAULT_MTU: u32 = 1500;
 
 /// A bridge network could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,7 @@ pub enum BridgeError {
 /// What a bridge network is to be.
 #[derive(Debug, Clone)]
 pub struct BridgeConfig {
-    /// The network's id.
+    /// The network's id, which the engine keeps: together with `owner` it tells whose a bridge is.
     pub id: NetworkId,
     /// The network's name.
     pub name: String,
@@ -127,108 +128,50 @@ pub struct BridgeNetwork {
     facts: Vec<NetworkFact>,
 }
 
-/// What exists in the engine's network namespace.
-struct Survey {
-    links: Vec<Link>,
-    addresses: Vec<InterfaceAddress>,
-    routes: Vec<Route>,
-}
-
-impl Survey {
-    fn new(connection: &mut Connection) -> Result<Self, NetlinkError> {
-        Ok(Self {
-            links: route::links(connection)?,
-            addresses: route::addresses(connection)?,
-            routes: route::routes(connection)?,
-        })
-    }
-
-    /// The subnets of addresses and routes, except those of the interface `own`.
-    fn in_use(&self, own: Option<u32>) -> Vec<Ipv4Subnet> {
-        let addresses = self.addresses.iter().filter(|it| Some(it.index) != own).map(|it| it.subnet);
-        let routes = self.routes.iter().filter(|it| own.is_none() || it.interface != own);
-        addresses.chain(routes.map(|it| it.destination)).collect()
-    }
-
-    /// The interface of the default route.
-    fn outward(&self) -> Option<&Link> {
-        let index = self.routes.iter().find(|it| it.destination.prefix() == 0)?.interface?;
-        self.links.iter().find(|link| link.index == index)
-    }
-
-    /// The name to use, beginning at `wanted`, and our bridge where it exists under that name.
-    fn bridge(&self, wanted: &str, mark: &str) -> Option<(String, Option<&Link>)> {
-        if let Some(ours) = self.links.iter().find(|link| link.kind == "bridge" && link.alias == mark) {
-            return Some((ours.name.clone(), Some(ours)));
-        }
-        let stem = wanted.trim_end_matches(|last: char| last.is_ascii_digit());
-        let first: u32 = wanted[stem.len()..].parse().unwrap_or(0);
-        let later = (1..NAMES_TRIED).map(|step| format!("{stem}{}", first.saturating_add(step)));
-        std::iter::once(wanted.to_owned())
-            .chain(later)
-            .find(|name| !self.links.iter().any(|link| link.name == *name))
-            .map(|name| (name, None))
-    }
-}
-
 impl BridgeNetwork {
     /// Makes the network that `config` asks for in the calling thread's network namespace, or adopts the one that an
-    /// earlier engine with the same mark made: its subnet and its published ports stay as they are.
+    /// earlier engine made with the same mark and id: its subnet and its published ports stay as they are.
     ///
     /// # Errors
-    /// [`BridgeError`], one variant for each step.
+    /// [`BridgeError`], one variant for each step; a bridge that was made is removed again.
     pub fn ensure(config: &BridgeConfig) -> Result<Self, BridgeError> {
+        let _lock = lock::acquire();
         let mut connection = Connection::open(NetlinkProtocol::Route).map_err(BridgeError::Survey)?;
         let survey = Survey::new(&mut connection).map_err(BridgeError::Survey)?;
         let mark = bridge_mark(&config.owner, config.id.short());
-        let (bridge, existing) =
-            survey.bridge(&config.bridge, &mark).ok_or_else(|| BridgeError::NoName(config.bridge.clone()))?;
-        let existing_index = existing.map(|link| link.index);
-        let NetworkSubnet { subnet, gateway } = choose_subnet(config, &survey, existing_index)?;
-        let mtu = config.mtu.unwrap_or_else(|| survey.outward().map_or(1500, |link| link.mtu));
-
-        let set_up = |error| BridgeError::SetUp(bridge.clone(), error);
-        if existing.is_none() {
-            let requests = [route::create_bridge(&bridge, MacAddress::from_ipv4(gateway), mtu)];
-            connection.request(&requests).map_err(set_up)?;
+        let place = survey.place(&config.bridge, &mark)?;
+        let subnet = survey.subnet(config, place.existing)?;
+        let mtu = config.mtu.unwrap_or_else(|| survey.outward().map_or(DEFAULT_MTU, |link| link.mtu));
+        let bridge = place.name.as_str();
+        let firewall = Firewall::new(bridge);
+        let made = make_bridge(&mut connection, &place, &mark, subnet, mtu).and_then(|index| {
+            let installed = firewall.install(bridge, subnet.subnet);
+            installed.map_err(|error| BridgeError::Firewall(bridge.to_owned(), error))?;
+            Ok(index)
+        });
+        if made.is_err() && place.existing.is_none() {
+            // It may or may not be there; the first error is the one to tell.
+            let _ = connection.request(&[route::delete_link(bridge)]);
         }
-        let index = match existing_index {
-            Some(index) => index,
-            None => index_of(&mut connection, &bridge).map_err(set_up)?,
-        };
-        let requests = [
-            route::set_alias(&bridge, &mark),
-            route::disable_ipv6_autoconfiguration(&bridge),
-            route::add_address(index, gateway, subnet),
-            route::set_up(&bridge),
-            route::set_ipv4(&bridge, &[(Ipv4Setting::RouteLocalnet, 1)]),
-        ];
-        // A kernel without IPv6 refuses the second request, and needs none.
-        for (number, answer) in connection.request_each(&requests).map_err(set_up)?.into_iter().enumerate() {
-            if number != 1 {
-                answer.map_err(set_up)?;
-            }
-        }
-
-        let firewall = Firewall::new(&bridge);
-        firewall.install(&bridge, subnet).map_err(|error| BridgeError::Firewall(bridge.clone(), error))?;
-        let foreign = ForeignFirewall::new(&bridge);
-        let mut facts = forwarding_facts(&mut connection, &survey, &bridge);
+        let index = made?;
+        let foreign = ForeignFirewall::new(bridge);
+        let mut facts = forwarding_facts(&mut connection, &survey, bridge);
         facts.extend(foreign.open());
         if foreign::legacy_tables_exist() {
             facts.push(NetworkFact::LegacyTables);
         }
+        let ipam = Ipam::new(config.id.clone(), &config.name, subnet.subnet, subnet.gateway);
         let network = Network {
             id: config.id.clone(),
             name: config.name.clone(),
             driver: Driver::Bridge,
-            subnets: vec![NetworkSubnet { subnet, gateway }],
-            bridge,
+            subnets: vec![subnet],
+            bridge: place.name,
             mtu,
             options: config.options.clone(),
         };
-        let ipam = Mutex::new(Ipam::new(config.id.clone(), &config.name, subnet, gateway));
-        Ok(Self { network, owner: config.owner.clone(), index, firewall, foreign, ipam, facts })
+        let (owner, ipam) = (config.owner.clone(), Mutex::new(ipam));
+        Ok(Self { network, owner, index, firewall, foreign, ipam, facts })
     }
 
     /// The network as a value.
@@ -347,43 +290,36 @@ fn endpoint_mark(owner: &str, network: &str, endpoint: &str) -> String {
     format!("dory:{owner}:{network}:{endpoint}")
 }
 
-/// The index of the interface `name`, which was just made.
-fn index_of(connection: &mut Connection, name: &str) -> Result<u32, NetlinkError> {
-    let link = route::link(connection, name)?;
-    link.map(|link| link.index).ok_or_else(|| NetlinkError::Malformed(format!("find the interface `{name}`")))
-}
-
-/// The subnet of the network and the bridge's address: those of the bridge that exists, those that were asked for, or
-/// the first that are free.
-fn choose_subnet(
-    config: &BridgeConfig,
-    survey: &Survey,
-    existing: Option<u32>,
-) -> Result<NetworkSubnet, BridgeError> {
-    let kept = survey.addresses.iter().find(|address| Some(address.index) == existing);
-    if let Some(kept) = kept
-        && config.subnet.is_none_or(|wanted| wanted == kept.subnet)
-    {
-        return Ok(NetworkSubnet { subnet: kept.subnet, gateway: kept.address });
-    }
-    let mut in_use = survey.in_use(existing);
-    let subnet = match config.subnet {
-        Some(wanted) => {
-            let overlap = in_use.into_iter().find(|used| used.prefix() > 0 && used.overlaps(wanted));
-            if let Some(existing) = overlap {
-                return Err(BridgeError::Overlap { wanted, existing });
-            }
-            wanted
-        }
+/// Brings the bridge to its full form, and returns its index. What is in order already stays as it is.
+fn make_bridge(
+    connection: &mut Connection,
+    place: &Place,
+    mark: &str,
+    NetworkSubnet { subnet, gateway }: NetworkSubnet,
+    mtu: u32,
+) -> Result<u32, BridgeError> {
+    let name = place.name.as_str();
+    let failed = |error| BridgeError::SetUp(name.to_owned(), error);
+    let index = match place.existing {
+        Some(index) => index,
         None => {
-            in_use.extend(config.avoid.iter().map(|address| Ipv4Subnet::containing(*address, 32)));
-            pool::first_free(&in_use).ok_or(BridgeError::NoSubnet)?
+            let mac = MacAddress::from_ipv4(gateway);
+            let requests = [route::create_bridge(name, mac, mtu), route::set_alias(name, mark)];
+            connection.request(&requests).map_err(failed)?;
+            let link = route::link(connection, name).map_err(failed)?;
+            link.ok_or_else(|| failed(NetlinkError::Malformed(format!("find the interface `{name}`"))))?.index
         }
     };
-    match subnet.nth(1).filter(|gateway| *gateway != subnet.broadcast()) {
-        Some(gateway) => Ok(NetworkSubnet { subnet, gateway }),
-        None => Err(BridgeError::TooSmall(subnet)),
-    }
+    let requests = [
+        // A kernel without IPv6 refuses this one, and needs it not.
+        route::disable_ipv6_autoconfiguration(name),
+        route::add_address(index, gateway, subnet),
+        route::set_up(name),
+        route::set_ipv4(name, &[(Ipv4Setting::RouteLocalnet, 1)]),
+    ];
+    let answers = connection.request_each(&requests).map_err(failed)?;
+    answers.into_iter().skip(1).collect::<Result<(), _>>().map_err(failed)?;
+    Ok(index)
 }
 
 /// Switches forwarding on, and tells how it went.

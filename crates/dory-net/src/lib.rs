@@ -17,6 +17,7 @@ mod foreign;
 mod forwarding;
 mod hosts;
 mod ipam;
+mod lock;
 mod netlink;
 mod network;
 mod nftables;
@@ -26,6 +27,7 @@ mod port;
 mod relay;
 mod resolv_conf;
 mod route;
+mod survey;
 
 pub use address::{AddressError, Ipv4Subnet, MacAddress};
 pub use bridge::{BridgeConfig, BridgeError, BridgeNetwork, NetworkFact};

@@ -78,7 +78,6 @@ pub(crate) struct Link {
     pub(crate) kind: String,
     pub(crate) alias: String,
     pub(crate) mtu: u32,
-    pub(crate) master: Option<u32>,
     pub(crate) loopback: bool,
 }
 
@@ -320,7 +319,6 @@ fn read_link(payload: &[u8]) -> Option<Link> {
         kind: attributes.nested(IFLA_LINKINFO).text(IFLA_INFO_KIND).unwrap_or_default().to_owned(),
         alias: attributes.text(IFLA_IFALIAS).unwrap_or_default().to_owned(),
         mtu: attributes.u32(IFLA_MTU).unwrap_or(1500),
-        master: attributes.u32(IFLA_MASTER),
         loopback: u16::from_ne_bytes(payload.get(2..4)?.try_into().ok()?) == ARPHRD_LOOPBACK,
     })
 }

@@ -72,6 +72,25 @@ fn privileged_engines_in_one_namespace_share_nothing() {
 }
 
 #[test]
+fn privileged_engines_that_start_together_do_not_collide() {
+    let lab = Lab::new();
+    let mut places: Vec<_> = std::thread::scope(|scope| {
+        let start = |owner: String| {
+            let engine = &lab.engine;
+            scope.spawn(move || inside(engine, || BridgeNetwork::ensure(&config(&owner)).unwrap()))
+        };
+        let engines: Vec<_> = (0..6).map(|number| start(format!("engine{number}"))).collect();
+        let networks = engines.into_iter().map(|engine| engine.join().unwrap());
+        networks.map(|it| (it.network().bridge.clone(), it.subnet().subnet)).collect()
+    });
+    places.sort();
+    let expected: Vec<_> = (0..6)
+        .map(|number| (format!("dory{number}"), format!("172.{}.0.0/16", 17 + number).parse().unwrap()))
+        .collect();
+    assert_eq!(places, expected);
+}
+
+#[test]
 fn privileged_a_nested_engine_takes_the_next_subnet() {
     let lab = Lab::new();
     let outer = inside(&lab.engine, || BridgeNetwork::ensure(&config("outer")).unwrap());
