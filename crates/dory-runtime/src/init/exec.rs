@@ -10,13 +10,13 @@ use crate::protocol;
 use crate::spec::ExecSpec;
 
 use super::process::{Streams, enter, open_apparmor_attribute};
-use super::{FromInit, NamespaceSet, Root, ToInit, become_namespace_root, own_root, terminal};
+use super::{Arrival, FromInit, NamespaceSet, Root, ToInit, become_namespace_root, own_root, terminal};
 
 /// Runs as the new process, born in the container's pid namespace and in nothing else of it yet; returns an exit code
 /// only on failure, which the shim has been told.
-pub fn run(spec: &ExecSpec, namespaces: &NamespaceSet, channel: &UnixStream, streams: Streams) -> i32 {
+pub fn run(spec: &ExecSpec, namespaces: &NamespaceSet, channel: &UnixStream, arrival: Arrival<'_>) -> i32 {
     let _never_fails = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let failure = match set_up(spec, namespaces, channel, streams) {
+    let failure = match set_up(spec, namespaces, channel, arrival) {
         Ok((streams, attribute)) => enter(spec, streams, attribute.as_ref()),
         Err(failure) => failure,
     };
@@ -28,10 +28,11 @@ fn set_up(
     spec: &ExecSpec,
     namespaces: &NamespaceSet,
     channel: &UnixStream,
-    streams: Streams,
+    arrival: Arrival<'_>,
 ) -> Result<(Streams, Option<std::fs::File>), StartFailure> {
     let refused = |what: &'static str| move |error: std::io::Error| StartFailure::refused(what, error);
-    // The shim puts us into the cgroup first: from inside the cgroup namespace it could not name it.
+    arrival.enter_cgroups()?;
+    // The shim sets what only it may.
     match protocol::receive(channel).map_err(refused("the shim is gone"))? {
         (ToInit::Run, _) => {}
         (other, _) => return Err(StartFailure::refused("unexpected message", format!("{other:?}"))),
@@ -45,7 +46,7 @@ fn set_up(
     if !spec.stdio.tty {
         protocol::send(channel, &FromInit::Ready { facts: Vec::new() }, &[])
             .map_err(refused("the shim is gone"))?;
-        return Ok((streams, attribute));
+        return Ok((arrival.streams, attribute));
     }
     let opened = terminal::open(Root::new(root.as_fd()), spec.stdio.console_size)
         .map_err(refused("cannot open a terminal"))?;

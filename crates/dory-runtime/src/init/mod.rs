@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use dory_cgroup::Entrance;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, mount_move, unmount};
@@ -39,7 +40,7 @@ pub use root::Root;
 /// From the shim to init.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToInit {
-    /// Ids are mapped, the cgroup is joined; attached: a chunk of the mounts that the shim made.
+    /// Ids are mapped; attached: a chunk of the mounts that the shim made.
     Mounts {
         /// Names of the v1 hierarchies at the end of all descriptors, `""` for cgroup2.
         cgroups: Vec<String>,
@@ -65,11 +66,30 @@ pub enum FromInit {
     Failed(StartFailure),
 }
 
+/// What a new process brings along from the shim.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    /// Its standard streams.
+    pub streams: Streams,
+    /// The way into its cgroups; the v2 one it was born in.
+    pub entrance: Option<&'a Entrance>,
+    /// The program of `--init`.
+    pub reaper: Option<OwnedFd>,
+}
+
+impl Arrival<'_> {
+    fn enter_cgroups(&self) -> Result<(), StartFailure> {
+        let entered = self.entrance.map_or(Ok(()), Entrance::enter_v1);
+        entered.map_err(|error| StartFailure::refused("cannot join the cgroup", error))
+    }
+}
+
 /// Runs as the container's first process; returns an exit code only on failure, which the shim has been told.
-pub fn run(spec: &ContainerSpec, channel: &UnixStream, streams: Streams, reaper: Option<OwnedFd>) -> i32 {
+pub fn run(spec: &ContainerSpec, channel: &UnixStream, mut arrival: Arrival<'_>) -> i32 {
+    let reaper = arrival.reaper.take();
     // The shim's death is the container's, from the first moment on; execute() renews it after the ids have changed.
     let _never_fails = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let failure = match set_up(spec, channel, streams) {
+    let failure = match set_up(spec, channel, arrival) {
         Ok((streams, attribute)) => process::execute_init(spec, streams, attribute.as_ref(), reaper),
         Err(failure) => failure,
     };
@@ -81,9 +101,10 @@ pub fn run(spec: &ContainerSpec, channel: &UnixStream, streams: Streams, reaper:
 fn set_up(
     spec: &ContainerSpec,
     channel: &UnixStream,
-    streams: Streams,
+    arrival: Arrival<'_>,
 ) -> Result<(Streams, Option<std::fs::File>), StartFailure> {
     let refused = |what: &'static str| move |error: io::Error| StartFailure::refused(what, error);
+    arrival.enter_cgroups()?;
     let user = namespaces::open_one("user").map_err(refused("cannot open the user namespace"))?;
     let network = namespaces::open_one("net").map_err(refused("cannot open the network namespace"))?;
     protocol::send(channel, &FromInit::Namespaces, &[user.as_fd(), network.as_fd()])
@@ -95,7 +116,7 @@ fn set_up(
         become_namespace_root()?;
     }
     if spec.namespaces.cgroup == Namespace::New && spec.cgroup.is_some() {
-        // After the shim has put us into the group: it becomes the root of the view.
+        // After joining the group: it becomes the root of the view.
         dory_sys::process::unshare_cgroup().map_err(refused("cannot make a cgroup namespace"))?;
     }
     set_names(spec)?;
@@ -122,7 +143,7 @@ fn set_up(
     let own_namespaces = namespaces::open_own().map_err(refused("cannot open the namespaces"))?;
     change_root(rootfs.as_fd()).map_err(refused("cannot change the root"))?;
     announce(channel, facts, &own_namespaces, terminal.as_ref()).map_err(refused("the shim is gone"))?;
-    let streams = terminal.map_or(streams, |terminal| Streams::Terminal(terminal.slave));
+    let streams = terminal.map_or(arrival.streams, |terminal| Streams::Terminal(terminal.slave));
     match protocol::receive(channel).map_err(refused("the shim is gone"))? {
         (ToInit::Run, _) => Ok((streams, attribute)),
         (other, _) => Err(StartFailure::refused("unexpected message", format!("{other:?}"))),

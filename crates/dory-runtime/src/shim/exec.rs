@@ -10,11 +10,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use dory_cgroup::Entrance;
 use dory_sys::process::{self, ChildProcess, CloneOptions, clone_process};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::error::{FailureKind, StartFailure};
-use crate::init::{self, FromInit, ToInit};
+use crate::init::{self, Arrival, FromInit, ToInit};
 use crate::protocol;
 use crate::spec::ExecSpec;
 
@@ -29,10 +30,15 @@ pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, Sh
         .map_err(refused("cannot make the standard streams"))?;
     let (channel, process_channel) = UnixStream::pair().map_err(refused("cannot make a channel"))?;
     let (pid_channel, helper_channel) = UnixStream::pair().map_err(refused("cannot make a channel"))?;
+    // Where init is now: scripts such as Docker's dind move it to a group beneath its first one.
+    let entrance = container.spec.cgroup.as_ref().map(|group| group.entrance_for_exec(container.child.pid));
+    let entrance = entrance.transpose().map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
+    let arrival = Arrival { streams: process_streams, entrance: entrance.as_ref(), reaper: None };
     let helper = clone_process(CloneOptions::default(), || {
         let born = container.namespaces.join_pid().and_then(|()| {
-            clone_process(CloneOptions { flags: process::PARENT, cgroup: None }, || {
-                init::run_exec(spec, &container.namespaces, &process_channel, process_streams)
+            let cgroup = entrance.as_ref().and_then(Entrance::v2);
+            clone_process(CloneOptions { flags: process::PARENT, cgroup }, || {
+                init::run_exec(spec, &container.namespaces, &process_channel, arrival)
             })
         });
         let answer = match &born {
@@ -47,7 +53,7 @@ pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, Sh
     let born = protocol::receive::<Born>(&pid_channel);
     let _nobodys = waitid(WaitId::PidFd(helper.pidfd.as_fd()), WaitIdOptions::EXITED);
     let child = receive_child(born)?;
-    match lead(container, spec, &child, &channel) {
+    match lead(spec, &child, &channel) {
         Ok(None) => Ok((child, streams)),
         Ok(Some(master)) => {
             let streams =
@@ -83,17 +89,11 @@ fn receive_child(born: io::Result<(Born, Vec<OwnedFd>)>) -> Result<ChildProcess,
 
 /// From the born process to the executed program; the terminal's master where there is one.
 fn lead(
-    container: &Container,
     spec: &ExecSpec,
     child: &ChildProcess,
     channel: &UnixStream,
 ) -> Result<Option<OwnedFd>, StartFailure> {
     let gone = |error: io::Error| StartFailure::refused("the exec's process is gone", error);
-    if let Some(group) = &container.spec.cgroup {
-        group
-            .join_for_exec(container.child.pid, child.pid)
-            .map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
-    }
     set_oom_score(child.pid.as_raw_nonzero().get(), spec.process.oom_score_adj)?;
     protocol::send(channel, &ToInit::Run, &[]).map_err(gone)?;
     let terminal = match receive_from_init(channel)? {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use dory_cgroup::{Entrance, Group};
 use dory_log::LogWriter;
 use dory_sys::mount::{MountAttributes, set_attributes};
 use dory_sys::process::{self, ChildProcess, CloneOptions, clone_process};
@@ -14,7 +15,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::error::{FailureKind, StartFailure};
 use crate::filesystem::{clone_path, set_flags};
-use crate::init::{self, FromInit, NamespaceSet, ToInit};
+use crate::init::{self, Arrival, FromInit, NamespaceSet, ToInit};
 use crate::protocol::{self, Launch, Progress, SOCKET_NAME};
 use crate::spec::{ContainerSpec, IdMapping, MountSource, Namespace, UserNamespace};
 
@@ -79,8 +80,12 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
     join_shared(&spec.namespaces)?;
     let (channel, init_channel) = UnixStream::pair().map_err(refused("cannot make a channel"))?;
     let reaper = reaper(&spec).map_err(refused("cannot find the reaper"))?;
-    let options = CloneOptions { flags: clone_flags(&spec), cgroup: None };
-    let child = clone_process(options, || init::run(&spec, &init_channel, init_streams, reaper))
+    let entrance = spec.cgroup.as_ref().map(Group::entrance).transpose();
+    let entrance = entrance.map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
+    let options =
+        CloneOptions { flags: clone_flags(&spec), cgroup: entrance.as_ref().and_then(Entrance::v2) };
+    let arrival = Arrival { streams: init_streams, entrance: entrance.as_ref(), reaper };
+    let child = clone_process(options, || init::run(&spec, &init_channel, arrival))
         .map_err(refused("cannot clone the container's process"))?;
     drop(init_channel);
     match lead(engine, &channel, &spec, &child, binds) {
@@ -113,15 +118,12 @@ fn lead(
     let pid = child.pid.as_raw_nonzero().get();
     let (user, network) = receive_namespaces(channel)?;
     write_maps(pid, &spec.namespaces.user).map_err(refused("cannot write the id maps"))?;
-    if let Some(group) = &spec.cgroup {
-        group.join(child.pid).map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
-    }
-    set_oom_score(pid, spec.process.oom_score_adj)?;
     let new_network = [network.as_fd()];
     let attached: &[BorrowedFd<'_>] =
         if spec.namespaces.network == Namespace::New { &new_network } else { &[] };
     protocol::send(engine, &Progress::Namespaces { pid }, attached).map_err(refused("the engine is gone"))?;
     // From here on the engine configures the network while the mounts are made.
+    set_oom_score(pid, spec.process.oom_score_adj)?;
     send_mounts(channel, spec, user.as_fd(), binds)?;
     let ready = receive_ready(channel, spec)?;
     let held = match protocol::receive(engine).map_err(refused("the engine is gone"))? {
