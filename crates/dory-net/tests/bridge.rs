@@ -52,8 +52,11 @@ fn privileged_a_container_reaches_the_outside_masqueraded() {
             (Some("dory0"), Some("dory:one:abababababab:test"))
         );
         assert_eq!(port["linkinfo"]["info_slave_data"]["hairpin"], true);
-        run("nft -j list table ip dory0");
+        // What `nft` shows it can also read.
+        run("rules=$(nft list ruleset); nft flush ruleset; echo \"$rules\" | nft -f -");
+        assert!(run("nft list set ip dory0 bridges").contains("\"dory0\""));
     });
+    inside(&container.netns, || assert!(ping(OUTSIDE)));
 }
 
 #[test]

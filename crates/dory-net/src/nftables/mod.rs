@@ -49,6 +49,7 @@ const NFTA_SET_KEY_LEN: u16 = 5;
 const NFTA_SET_DATA_TYPE: u16 = 6;
 const NFTA_SET_DATA_LEN: u16 = 7;
 const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_USERDATA: u16 = 13;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -64,6 +65,13 @@ const NFT_SET_INTERVAL: u32 = 0x4;
 const NFT_SET_MAP: u32 = 0x8;
 /// `NFT_SET_ELEM_INTERVAL_END`: the element is the first past a range.
 const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
+
+/// User data by which `nft` knows that a set's keys are in the machine's byte order (libnftnl's
+/// `NFTNL_UDATA_SET_KEYBYTEORDER`, four bytes, `BYTEORDER_HOST_ENDIAN`): it would show names of interfaces backwards.
+const HOST_ORDER_KEYS: [u8; 6] = {
+    let [a, b, c, d] = 1u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
+};
 
 /// `NFPROTO_IPV4`.
 const NFPROTO_IPV4: u8 = 2;
@@ -101,6 +109,8 @@ pub(crate) struct Set<'a> {
     pub(crate) key: DataType,
     pub(crate) data: Option<DataType>,
     pub(crate) ranges: bool,
+    /// The keys are text, not numbers in network order; only `nft` asks.
+    pub(crate) text: bool,
 }
 
 /// An element of a set or map.
@@ -238,6 +248,9 @@ impl Transaction {
             .be32(NFTA_SET_KEY_TYPE, set.key.kind)
             .be32(NFTA_SET_KEY_LEN, set.key.length)
             .be32(NFTA_SET_ID, id);
+        if set.text {
+            message.bytes(NFTA_SET_USERDATA, &HOST_ORDER_KEYS);
+        }
         if let Some(data) = set.data {
             message.be32(NFTA_SET_DATA_TYPE, data.kind).be32(NFTA_SET_DATA_LEN, data.length);
         }

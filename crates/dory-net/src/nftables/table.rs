@@ -257,7 +257,7 @@ fn add_sets(transaction: &mut Transaction, table: &str) {
     let address = (TYPE_ADDRESS, 4);
     let port = [(TYPE_PROTOCOL, 4), (TYPE_SERVICE, 4)];
     let target = concatenated(&[address, (TYPE_SERVICE, 4)]);
-    let set = |name, key, data| Set { name, key, data, ranges: name == SUBNETS };
+    let set = |name, key, data| Set { name, key, data, ranges: name == SUBNETS, text: name == BRIDGES };
     for set in [
         set(BRIDGES, concatenated(&[interface]), None),
         set(PEERS, concatenated(&[interface, interface]), None),
