@@ -1,5 +1,6 @@
 //! Attempts in namespaces of the trial's own. All paths are relative to the scratch directory, which lies in the
-//! data-root: what its filesystem allows is part of the question.
+//! data-root: what its filesystem allows is part of the question. Mounts pile up on `m` until the namespace ends, for
+//! each unmount would wait for a grace period of its own.
 
 use std::fs;
 use std::io;
@@ -13,8 +14,8 @@ use dory_sys::process::{
 use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsmount, fsopen, mount, mount_bind, mount_bind_recursive,
-    mount_change, mount_move, move_mount, open_tree, unmount,
+    OpenTreeFlags, fsconfig_create, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change,
+    mount_move, move_mount, open_tree,
 };
 
 use crate::attempt::{Attempt, Feature};
@@ -35,10 +36,10 @@ pub(crate) const NAMESPACES: [(Feature, u64); 6] = [
 /// In this order: the last ones change the root directory.
 const TRIES: [Try; 17] = [
     Try::new(Feature::Tmpfs, NEW_MOUNT, tmpfs),
-    Try::new(Feature::Bind, NEW_MOUNT, || mounted(mount_bind("lower", "m"))),
+    Try::new(Feature::Bind, NEW_MOUNT, || Ok(mount_bind("lower", "m")?)),
     Try::new(Feature::NewMountApi, NEW_MOUNT, new_mount_api),
     Try::new(Feature::FreshProc, NEW_MOUNT | NEW_PID, || mount_at("proc", MountFlags::empty())),
-    Try::new(Feature::BoundProc, NEW_MOUNT, || mounted(mount_bind_recursive("/proc", "m"))),
+    Try::new(Feature::BoundProc, NEW_MOUNT, || Ok(mount_bind_recursive("/proc", "m")?)),
     Try::new(Feature::Devpts, NEW_MOUNT, || mount_at("devpts", MountFlags::NOSUID)),
     Try::new(Feature::Mqueue, NEW_MOUNT | NEW_IPC, || mount_at("mqueue", MountFlags::NODEV)),
     Try::new(Feature::Hostname, NEW_UTS, || Ok(rustix::system::sethostname(b"dory-probe")?)),
@@ -85,14 +86,8 @@ fn keep_mounts_private() -> io::Result<()> {
     Ok(())
 }
 
-/// Unmounts `m` again if the mount went well.
-fn mounted(result: rustix::io::Result<()>) -> io::Result<()> {
-    result?;
-    Ok(unmount("m", UnmountFlags::DETACH)?)
-}
-
 fn mount_at(kind: &str, flags: MountFlags) -> io::Result<()> {
-    mounted(mount(kind, "m", kind, flags, None))
+    Ok(mount(kind, "m", kind, flags, None)?)
 }
 
 fn tmpfs() -> io::Result<()> {
@@ -112,7 +107,7 @@ fn detached_tmpfs() -> io::Result<OwnedFd> {
 
 fn new_mount_api() -> io::Result<()> {
     let tree = detached_tmpfs()?;
-    mounted(move_mount(tree, "", CWD, "m", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH))
+    Ok(move_mount(tree, "", CWD, "m", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Mounting alone proves little: the first removed file of a lower layer needs a whiteout. Unless volatile (5.10),
@@ -124,9 +119,7 @@ fn overlay(more: &str) -> io::Result<()> {
         Ok(mount("overlay", "m", "overlay", MountFlags::empty(), options.as_c_str())?)
     };
     mount_with(&format!("{more},volatile")).or_else(|_: io::Error| mount_with(more))?;
-    let removed = fs::remove_file("m/file");
-    unmount("m", UnmountFlags::DETACH)?;
-    removed
+    fs::remove_file("m/file")
 }
 
 fn fresh_cgroup() -> io::Result<()> {
@@ -138,9 +131,7 @@ fn fresh_cgroup() -> io::Result<()> {
         mount("cgroup2", "m", "cgroup2", MountFlags::empty(), None)?;
     }
     let group = format!("m/dory-probe-{}", std::process::id());
-    let made = fs::create_dir(&group).and_then(|()| fs::remove_dir(&group));
-    unmount("m", UnmountFlags::DETACH)?;
-    made
+    fs::create_dir(&group).and_then(|()| fs::remove_dir(&group))
 }
 
 fn id_mapped_own() -> io::Result<()> {
@@ -183,11 +174,7 @@ fn outer_pid_of(child: rustix::process::Pid) -> io::Result<rustix::process::Pid>
 fn pivot_root() -> io::Result<()> {
     mount("tmpfs", "m", "tmpfs", MountFlags::empty(), None)?;
     fs::create_dir("m/old")?;
-    let pivoted = rustix::process::pivot_root("m", "m/old");
-    if pivoted.is_err() {
-        unmount("m", UnmountFlags::DETACH)?;
-    }
-    Ok(pivoted?)
+    Ok(rustix::process::pivot_root("m", "m/old")?)
 }
 
 fn move_root() -> io::Result<()> {

@@ -17,8 +17,9 @@ use crate::attempt::{Attempt, Feature};
 /// What a trial found out.
 pub(crate) type Outcomes = BTreeMap<Feature, Attempt>;
 
-/// How long a trial may take; a loaded machine needs some milliseconds.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a trial may take: some milliseconds, but 2 s were seen on a loaded emulated machine, and a trial that is given
+/// up costs a tier.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One attempt, made in the trial's scratch directory.
 pub(crate) struct Try {
