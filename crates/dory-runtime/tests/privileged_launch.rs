@@ -28,6 +28,7 @@ type Test = (&'static str, fn(&Launcher));
 const TESTS: &[Test] = &[
     ("privileged_output_and_exit_code", output_and_exit_code),
     ("privileged_user_namespace", user_namespace),
+    ("privileged_overlay_on_id_mapped_volume", overlay_on_id_mapped_volume),
     ("privileged_missing_program", missing_program),
     ("privileged_stdin_until_half_close", stdin_until_half_close),
     ("privileged_exec", exec),
@@ -81,8 +82,8 @@ impl Fixture {
         }
         fs::copy("/bin/busybox", path.join("layer/bin/busybox")).expect("Debian's busybox-static");
         for applet in [
-            "sh", "cat", "echo", "id", "sleep", "stty", "hostname", "mount", "ps", "kill", "dd", "tty",
-            "head",
+            "sh", "cat", "echo", "id", "sleep", "stty", "hostname", "mount", "umount", "mkdir", "rm",
+            "chown", "ps", "kill", "dd", "tty", "head",
         ] {
             std::os::unix::fs::symlink("busybox", path.join("layer/bin").join(applet)).unwrap();
         }
@@ -258,6 +259,36 @@ fn user_namespace(launcher: &Launcher) {
     assert_eq!(owner, 1_000_000);
 }
 
+/// What a nested engine needs: an overlay of its own whose layers lie on a volume that is id-mapped into the container.
+fn overlay_on_id_mapped_volume(launcher: &Launcher) {
+    let script = "cd /volume && mkdir l u w m && echo old > l/gone && echo low > l/kept && \
+                  mount -t overlay overlay -o lowerdir=l,upperdir=u,workdir=w,userxattr m && \
+                  rm m/gone && echo new > m/kept && mkdir m/sub && chown 5:6 m/sub && cat m/kept && test ! -e m/gone && \
+                  umount m && mount -t proc proc /proc && mount -t tmpfs none /tmp && echo all";
+    let mut fixture = Fixture::new(&["sh", "-c", script]).user_namespace();
+    fixture.spec.process.capabilities =
+        dory_runtime::capability::names().iter().map(|name| (*name).to_owned()).collect();
+    fixture.spec.masked_paths.clear();
+    fixture.spec.readonly_paths.clear();
+    let volume = fixture.directory.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fixture.spec.mounts.push(Mount {
+        destination: "/volume".into(),
+        source: MountSource::Bind { path: volume.clone(), recursive: true, id_mapped: true },
+        flags: MountFlags::default(),
+        propagation: Propagation::RecursivePrivate,
+    });
+    let started = fixture.start(launcher);
+    assert_eq!(exit_code(&started), 0, "{}", fixture.log());
+    assert!(fixture.log().contains("all"), "{}", fixture.log());
+    // Root inside is root on disk, and 5:6 is 5:6.
+    let owner = |path: &str| {
+        let metadata = fs::metadata(volume.join(path)).unwrap();
+        (std::os::unix::fs::MetadataExt::uid(&metadata), std::os::unix::fs::MetadataExt::gid(&metadata))
+    };
+    assert_eq!((owner("u/kept"), owner("u/sub")), ((0, 0), (5, 6)));
+}
+
 fn missing_program(launcher: &Launcher) {
     for user in [false, true] {
         let fixture = Fixture::new(&["nope"]);
@@ -349,8 +380,11 @@ fn reaper(launcher: &Launcher) {
 }
 
 fn kill_and_large_output(launcher: &Launcher) {
-    let fixture =
-        Fixture::new(&["sh", "-c", "sleep 1; cat /bin/busybox /bin/busybox /bin/busybox; echo > /done; exec sleep 100"]);
+    let fixture = Fixture::new(&[
+        "sh",
+        "-c",
+        "sleep 1; cat /bin/busybox /bin/busybox /bin/busybox; echo > /done; exec sleep 100",
+    ]);
     let (started, mut stream) = fixture.start_attached(launcher);
     // Slow: nothing is read for a while, and the container must get through all the same.
     let done = fixture.directory.path().join("upper/done");

@@ -32,7 +32,8 @@ pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, Sh
     let (pid_channel, helper_channel) = UnixStream::pair().map_err(refused("cannot make a channel"))?;
     // Where init is now: scripts such as Docker's dind move it to a group beneath its first one.
     let entrance = container.spec.cgroup.as_ref().map(|group| group.entrance_for_exec(container.child.pid));
-    let entrance = entrance.transpose().map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
+    let entrance =
+        entrance.transpose().map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
     let arrival = Arrival { streams: process_streams, entrance: entrance.as_ref(), reaper: None };
     let helper = clone_process(CloneOptions::default(), || {
         let born = container.namespaces.join_pid().and_then(|()| {
