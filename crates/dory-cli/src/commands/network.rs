@@ -1,0 +1,246 @@
+//! The verbs of networks.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::each::for_each;
+use super::filters::filters;
+use super::system::prune::{Kind, confirm, prune_kind};
+use super::volume::pairs;
+use crate::client::Path;
+use crate::command::{Arity, Command, Entry, Invocation, entry};
+use crate::failure::ExitStatus;
+use crate::flags::{FlagsEnd, list, long_list, long_switch, long_value, switch, value};
+use crate::listing::{Listing, Row};
+use crate::print;
+
+/// `dory network ...`.
+pub(super) const COMMANDS: &[Entry] = &[
+    entry(&["connect"], &CONNECT),
+    entry(&["create"], &CREATE),
+    entry(&["disconnect"], &DISCONNECT),
+    entry(&["inspect"], &super::inspect::INSPECT_NETWORK),
+    entry(&["ls", "list"], &LIST),
+    entry(&["prune"], &PRUNE),
+    entry(&["rm", "remove"], &REMOVE),
+];
+
+const CREATE: Command = Command {
+    usage: "[OPTIONS] NETWORK",
+    about: "Create a network",
+    flags: &[&[
+        long_switch("attachable", ""),
+        value("driver", 'd', "string", "Driver of the network"),
+        long_list("gateway", "Gateway of a subnet"),
+        long_switch("internal", "Give the network no way outside"),
+        long_list("ip-range", "Addresses to take from, within a subnet"),
+        long_switch("ipv6", "Use IPv6, too"),
+        long_list("label", "Set a label (KEY=VALUE)"),
+        list("opt", 'o', "Option of the driver (KEY=VALUE)"),
+        long_list("subnet", "Subnet (ADDRESS/BITS)"),
+    ]],
+    arity: Arity::Exactly(1),
+    flags_end: FlagsEnd::DoubleDash,
+    run: |invocation| Box::pin(create(invocation)),
+};
+
+const CONNECT: Command = Command {
+    usage: "[OPTIONS] NETWORK CONTAINER",
+    about: "Connect a container to a network",
+    flags: &[&[
+        long_list("alias", "Name of the container within the network"),
+        long_value("ip", "string", "IPv4 address"),
+        long_value("ip6", "string", "IPv6 address"),
+    ]],
+    arity: Arity::Exactly(2),
+    flags_end: FlagsEnd::DoubleDash,
+    run: |invocation| Box::pin(connect(invocation)),
+};
+
+const DISCONNECT: Command = Command {
+    usage: "[OPTIONS] NETWORK CONTAINER",
+    about: "Disconnect a container from a network",
+    flags: &[&[switch("force", 'f', "Disconnect even if the container does not answer")]],
+    arity: Arity::Exactly(2),
+    flags_end: FlagsEnd::DoubleDash,
+    run: |invocation| Box::pin(disconnect(invocation)),
+};
+
+const LIST: Command = Command {
+    usage: "[OPTIONS]",
+    about: "List networks",
+    flags: &[&[
+        list("filter", 'f', "Show only what fits (NAME=VALUE)"),
+        long_value("format", "string", "table, json, or a Go template"),
+        long_switch("no-trunc", "Do not shorten"),
+        switch("quiet", 'q', "Show ids only"),
+    ]],
+    arity: Arity::None,
+    flags_end: FlagsEnd::DoubleDash,
+    run: |invocation| Box::pin(list_networks(invocation)),
+};
+
+const REMOVE: Command = Command {
+    usage: "NETWORK [NETWORK...]",
+    about: "Remove networks",
+    flags: &[&[switch("force", 'f', "Do not fail for networks that do not exist")]],
+    arity: Arity::AtLeast(1),
+    flags_end: FlagsEnd::DoubleDash,
+    run: |invocation| Box::pin(remove(invocation)),
+};
+
+const PRUNE: Command = Command {
+    usage: "[OPTIONS]",
+    about: "Remove all unused networks",
+    flags: &[&[
+        long_list("filter", "Remove only what fits (NAME=VALUE)"),
+        switch("force", 'f', "Do not ask"),
+    ]],
+    arity: Arity::None,
+    flags_end: FlagsEnd::DoubleDash,
+    run: |invocation| Box::pin(prune(invocation)),
+};
+
+const LISTING: Listing = Listing {
+    table: "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+    titles: &[
+        ("ID", "NETWORK ID"),
+        ("Name", "NAME"),
+        ("Driver", "DRIVER"),
+        ("Scope", "SCOPE"),
+        ("IPv6", "IPV6"),
+        ("Internal", "INTERNAL"),
+        ("Labels", "LABELS"),
+        ("CreatedAt", "CREATED AT"),
+    ],
+    quiet: "{{.ID}}",
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Network {
+    id: String,
+    name: String,
+    #[serde(default)]
+    driver: String,
+    #[serde(default)]
+    scope: String,
+    #[serde(default)]
+    created: String,
+    #[serde(rename = "EnableIPv6", default)]
+    ipv6: bool,
+    #[serde(default)]
+    internal: bool,
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+async fn list_networks(invocation: &Invocation<'_>) -> Result<ExitStatus> {
+    let arguments = &invocation.arguments;
+    let path = Path::new(&["networks"]).optional("filters", &filters(arguments.list("filter"))?);
+    let mut networks: Vec<Network> = invocation.client.get(path.as_str()).await?;
+    networks.sort_by(|left, right| left.name.cmp(&right.name));
+    let full = arguments.on("no-trunc");
+    let rows: Vec<_> = networks.into_iter().map(|network| network.into_row(full)).collect();
+    print(&LISTING.render(arguments.text("format"), arguments.on("quiet"), &rows)?)
+}
+
+impl Network {
+    fn into_row(self, full: bool) -> Row {
+        let labels = self.labels.unwrap_or_default();
+        let label_list: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Row::new(vec![
+            ("ID", if full { self.id } else { self.id.chars().take(12).collect() }),
+            ("Name", self.name),
+            ("Driver", self.driver),
+            ("Scope", self.scope),
+            ("IPv6", self.ipv6.to_string()),
+            ("Internal", self.internal.to_string()),
+            ("Labels", label_list.join(",")),
+            ("CreatedAt", self.created),
+        ])
+        .with_labels(labels)
+    }
+}
+
+async fn create(invocation: &Invocation<'_>) -> Result<ExitStatus> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Created {
+        id: String,
+    }
+    let arguments = &invocation.arguments;
+    let at = |flag: &str, index: usize| arguments.list(flag).get(index).map_or("", String::as_str);
+    let pools: Vec<_> = arguments
+        .list("subnet")
+        .iter()
+        .enumerate()
+        .map(|(index, subnet)| {
+            let entries = [
+                ("Subnet", subnet.as_str()),
+                ("Gateway", at("gateway", index)),
+                ("IPRange", at("ip-range", index)),
+            ];
+            entries
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(k, v)| (k.to_owned(), v.into()))
+                .collect()
+        })
+        .map(Value::Object)
+        .collect();
+    let body = json!({
+        "Name": arguments.positional()[0],
+        "Driver": arguments.value("driver").unwrap_or("bridge"),
+        "CheckDuplicate": true,
+        "Internal": arguments.on("internal"),
+        "Attachable": arguments.on("attachable"),
+        "EnableIPv6": arguments.on("ipv6"),
+        "IPAM": { "Driver": "default", "Config": pools },
+        "Options": pairs(arguments.list("opt")),
+        "Labels": pairs(arguments.list("label")),
+    });
+    let created: Created =
+        invocation.client.post_json(Path::new(&["networks", "create"]).as_str(), &body).await?;
+    print(&format!("{}\n", created.id))
+}
+
+async fn connect(invocation: &Invocation<'_>) -> Result<ExitStatus> {
+    let arguments = &invocation.arguments;
+    let [network, container] = arguments.positional() else { unreachable!("exactly two arguments") };
+    let body = json!({
+        "Container": container,
+        "EndpointConfig": {
+            "IPAMConfig": { "IPv4Address": arguments.text("ip"), "IPv6Address": arguments.text("ip6") },
+            "Aliases": arguments.list("alias"),
+        },
+    });
+    invocation.client.post_body(Path::new(&["networks", network, "connect"]).as_str(), &body).await?;
+    Ok(ExitStatus::Success)
+}
+
+async fn disconnect(invocation: &Invocation<'_>) -> Result<ExitStatus> {
+    let arguments = &invocation.arguments;
+    let [network, container] = arguments.positional() else { unreachable!("exactly two arguments") };
+    let body = json!({ "Container": container, "Force": arguments.on("force") });
+    invocation.client.post_body(Path::new(&["networks", network, "disconnect"]).as_str(), &body).await?;
+    Ok(ExitStatus::Success)
+}
+
+async fn remove(invocation: &Invocation<'_>) -> Result<ExitStatus> {
+    for_each(invocation.arguments.positional(), async |name| {
+        invocation.client.delete(Path::new(&["networks", &name]).as_str()).await.map(|_| name)
+    })
+    .await
+}
+
+async fn prune(invocation: &Invocation<'_>) -> Result<ExitStatus> {
+    let warning = "This will remove all custom networks not used by at least one container.";
+    if !invocation.arguments.on("force") && !confirm(warning)? {
+        return Ok(ExitStatus::Success);
+    }
+    prune_kind(invocation, Kind::Networks).await
+}

@@ -1,0 +1,104 @@
+//! `events`.
+
+use anyhow::{Context, Result};
+use dory_log::Timestamp;
+use http_body_util::BodyExt;
+
+use super::super::filters::filters;
+use super::super::moment::moment;
+use crate::client::{ConnectionLost, Path};
+use crate::command::{Arity, Command, Invocation};
+use crate::data::Data;
+use crate::failure::ExitStatus;
+use crate::flags::{FlagsEnd, list, long_value};
+use crate::print;
+use crate::template::Template;
+
+/// `dory events`.
+pub(crate) const EVENTS: Command = Command {
+    usage: "[OPTIONS]",
+    about: "Show what happens, while it happens",
+    flags: &[&[
+        list("filter", 'f', "Show only what fits (NAME=VALUE)"),
+        long_value("format", "string", "json, or a Go template"),
+        long_value("since", "string", "Begin at a time, or a span before now"),
+        long_value("until", "string", "End at a time, or a span before now"),
+    ]],
+    arity: Arity::None,
+    flags_end: FlagsEnd::DoubleDash,
+    run: |invocation| Box::pin(events(invocation)),
+};
+
+async fn events(invocation: &Invocation<'_>) -> Result<ExitStatus> {
+    let arguments = &invocation.arguments;
+    let template = match arguments.text("format") {
+        "" => None,
+        "json" => Some(Template::parse("{{json .}}")?),
+        format => Some(Template::parse(format)?),
+    };
+    let mut path = Path::new(&["events"]).optional("filters", &filters(arguments.list("filter"))?);
+    for bound in ["since", "until"] {
+        if let Some(text) = arguments.value(bound) {
+            path = path.query(bound, moment(text, Timestamp::now())?);
+        }
+    }
+    let mut body = invocation.client.get_stream(path.as_str()).await?.into_body();
+    let mut text = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(bytes) = frame.context(ConnectionLost)?.into_data() else { continue };
+        text.extend_from_slice(&bytes);
+        let mut events = serde_json::Deserializer::from_slice(&text).into_iter::<Data>();
+        let mut consumed = 0;
+        while let Some(Ok(event)) = events.next() {
+            consumed = events.byte_offset();
+            let line = match &template {
+                Some(template) => template.render(&event)?,
+                None => line(&event),
+            };
+            print(&format!("{line}\n"))?;
+        }
+        text.drain(..consumed);
+    }
+    Ok(ExitStatus::Success)
+}
+
+/// `2006-01-02T15:04:05.000000000Z container start ID (image=busybox, name=web)`.
+fn line(event: &Data) -> String {
+    let field = |name: &str| event.get(name).and_then(Data::as_text).unwrap_or_default();
+    let nanoseconds = event.get("timeNano").and_then(Data::as_int).unwrap_or_default();
+    let time = Timestamp::from_unix(
+        nanoseconds.div_euclid(1_000_000_000),
+        nanoseconds.rem_euclid(1_000_000_000) as u32,
+    );
+    let mut stamp = Vec::new();
+    time.unwrap_or_default().append_rfc3339_fixed(&mut stamp);
+    let actor = event.get("Actor");
+    let id = actor.and_then(|actor| actor.get("ID")).and_then(Data::as_text).unwrap_or_default();
+    let mut line = format!("{} {} {} {id}", String::from_utf8_lossy(&stamp), field("Type"), field("Action"));
+    if let Some(Data::Map(attributes)) = actor.and_then(|actor| actor.get("Attributes"))
+        && !attributes.is_empty()
+    {
+        let mut pairs: Vec<_> = attributes
+            .iter()
+            .map(|(key, value)| format!("{key}={}", value.as_text().unwrap_or_default()))
+            .collect();
+        pairs.sort();
+        line.push_str(&format!(" ({})", pairs.join(", ")));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_events_as_docker_does() {
+        let event = r#"{"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":{"name":"web","image":"b"}},
+                        "time":1700000000,"timeNano":1700000000000000007}"#;
+        assert_eq!(
+            line(&serde_json::from_str(event).unwrap()),
+            "2023-11-14T22:13:20.000000007Z container start abc (image=b, name=web)"
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! Docker's verbs that have no request behind them here: they fail by name, with a way out.
+
+use anyhow::Result;
+
+use crate::command::{Arity, Command, Invocation};
+use crate::failure::{ExitStatus, hinted};
+use crate::flags::FlagsEnd;
+
+macro_rules! unsupported {
+    ($(#[$doc:meta])* $name:ident, $about:literal, $hint:literal) => {
+        $(#[$doc])*
+        pub(super) const $name: Command = Command {
+            usage: "",
+            about: $about,
+            flags: &[],
+            arity: Arity::AtLeast(0),
+            // Whatever follows, the answer is the same.
+            flags_end: FlagsEnd::Beginning,
+            run: |invocation| Box::pin(refuse(invocation, $hint)),
+        };
+    };
+}
+
+unsupported!(
+    /// `dory build`.
+    BUILD, "Build an image (not supported yet)",
+    "import an archive with `dory import`, or load one with `dory load`"
+);
+unsupported!(
+    /// `dory push`.
+    PUSH, "Upload an image to a registry (not supported yet)",
+    "write the image to an archive with `dory save`"
+);
+unsupported!(
+    /// `dory cp`.
+    CP, "Copy files from and to a container (not supported yet)",
+    "mount a directory with `-v`, or pipe an archive through `dory exec -i CONTAINER tar`"
+);
+unsupported!(
+    /// `dory stats`.
+    STATS, "Show the resources that containers use (not supported yet)",
+    "`dory top CONTAINER` shows a container's processes"
+);
+
+async fn refuse(invocation: &Invocation<'_>, hint: &str) -> Result<ExitStatus> {
+    Err(hinted(format!("`{}` is not supported yet", invocation.command), hint))
+}
