@@ -188,12 +188,11 @@ fn parse_parent(text: &str) -> Result<PathBuf, CgroupError> {
 fn make_group(tree: &Tree, group: &Path) -> Result<(), CgroupError> {
     let directory = tree.mount.point.join(group);
     match fs::create_dir(&directory) {
-        // An engine killed between the two steps leaves a group that is there but not initialised.
-        Ok(()) => initialise_v1(&tree.controllers, &directory),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            initialise_v1(&tree.controllers, &directory)
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(CgroupError::Make { path: directory, source: error })
         }
-        Err(source) => Err(CgroupError::Make { path: directory, source }),
+        // Existing ones too: an engine killed between the two steps leaves a group that is not initialised.
+        _ => initialise_v1(&tree.controllers, &directory),
     }
 }
 

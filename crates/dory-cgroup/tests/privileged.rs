@@ -72,9 +72,14 @@ impl Drop for Fixture {
             let removed = group.remove();
             assert!(removed.is_ok() || std::thread::panicking(), "{removed:#?}");
         }
-        for (point, _) in self.manager.hierarchies().mount_points() {
-            let parent = point.join(&self.parent);
-            let removed = if parent.exists() { fs::remove_dir(&parent) } else { Ok(()) };
+        let leaves = self.groups.iter().flat_map(Group::leaf_directories);
+        let parents: BTreeSet<PathBuf> = leaves
+            .filter_map(|(leaf, _)| {
+                leaf.ancestors().find(|path| path.ends_with(&self.parent)).map(Path::to_owned)
+            })
+            .collect();
+        for parent in parents {
+            let removed = fs::remove_dir(&parent);
             assert!(removed.is_ok() || std::thread::panicking(), "{parent:?}: {removed:?}");
         }
     }
