@@ -124,14 +124,17 @@ impl Remover<'_> {
         }
         if depth >= DEPTH_MAX {
             let moved = temporary_name();
-            fs::renameat(parent, name, self.top, &moved)?;
+            gone_is_fine(fs::renameat(parent, name, self.top, &moved))?;
             self.moved.push(moved);
             return Ok(());
         }
-        let directory = open_child(parent, name)?;
+        let directory = match open_child(parent, name) {
+            Err(Errno::NOENT) => return Ok(()),
+            directory => directory?,
+        };
         self.content(&directory, depth)?;
         drop(directory);
-        fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+        gone_is_fine(fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
     }
 
     /// Removes everything in `directory`.
@@ -155,6 +158,14 @@ impl Remover<'_> {
             }
         }
         directories.iter().try_for_each(|name| self.directory(directory.as_fd(), name, depth + 1))
+    }
+}
+
+/// Somebody else, such as the thread of an engine that is just ending, may delete the same tree.
+fn gone_is_fine(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
     }
 }
 

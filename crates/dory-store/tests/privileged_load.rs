@@ -2,37 +2,18 @@
 //!
 //! They unpack device nodes and foreign owners, so they need root; without it they fail.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod archives;
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use archives::{Layer, docker_archive, docker_archive_of, gzip, zstd};
+use archives::{Layer, docker_archive, docker_archive_of, gzip, store, tree, zstd};
 use dory_store::{Store, StoreError};
-
-/// A store in a directory of its own.
-fn store() -> (tempfile::TempDir, Store) {
-    archives::require_root();
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(&directory.path().join("data"), "test").unwrap();
-    (directory, store)
-}
 
 /// Loads `archive`.
 fn load(store: &Store, archive: &[u8]) -> Result<Vec<dory_store::LoadedImage>, StoreError> {
     store.load(archive, &mut |_| {})
-}
-
-/// Every path below `directory`, relative, without the lock.
-fn tree(directory: &Path) -> Vec<String> {
-    let output = std::process::Command::new("find")
-        .arg(directory)
-        .args(["-mindepth", "1", "-printf", "%P\n"])
-        .output();
-    let mut names: Vec<_> =
-        String::from_utf8(output.unwrap().stdout).unwrap().lines().map(str::to_owned).collect();
-    names.sort();
-    names
 }
 
 #[test]

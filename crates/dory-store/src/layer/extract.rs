@@ -476,3 +476,37 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
         None => (b"", path),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn privileged_whiteouts_by_attribute_hide_what_is_below() {
+        let path = tempfile::tempdir().unwrap();
+        for file in ["lower/d/gone", "lower/d/stays", "lower/o/gone", "upper/d/new", "upper/o/new"] {
+            let file = path.path().join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "x").unwrap();
+        }
+        for (directory, opaque) in [("upper/d", false), ("upper/o", true)] {
+            let directory = OwnedFd::from(std::fs::File::open(path.path().join(directory)).unwrap());
+            if opaque {
+                metadata::set_overlay_xattr(directory.as_fd(), OPAQUE, b"y").expect("this test needs root");
+            }
+            whiteout_by_attribute(&directory, b"gone").unwrap();
+            whiteout_by_attribute(&directory, b"gone").unwrap();
+        }
+        for option in ["", "userxattr,"] {
+            let mount = format!(
+                "mount -t overlay overlay -o ro,{option}lowerdir={0}/upper:{0}/lower /mnt && cd /mnt && echo */*",
+                path.path().display()
+            );
+            let output = Command::new("unshare").args(["-m", "sh", "-c", &mount]).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(text, "d/new d/stays o/new\n", "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}

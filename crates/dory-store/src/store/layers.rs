@@ -20,15 +20,16 @@ use crate::record::{read_record, temporary_name};
 struct Staging<'a> {
     store: &'a Store,
     name: String,
-    directory: OwnedFd,
 }
 
 impl<'a> Staging<'a> {
-    fn new(store: &'a Store) -> Result<Self, Errno> {
+    /// The guard and the directory; an archive may have any number of layers, so no descriptor stays open for each.
+    fn new(store: &'a Store) -> Result<(Self, OwnedFd), Errno> {
         let name = temporary_name();
         fs::mkdirat(&store.temporary, &name, Mode::from_raw_mode(0o711))?;
-        let directory = directory::open_child(&store.temporary, &name)?;
-        Ok(Self { store, name, directory })
+        let staging = Self { store, name };
+        let directory = directory::open_child(&store.temporary, &staging.name)?;
+        Ok((staging, directory))
     }
 }
 
@@ -111,8 +112,8 @@ fn release(state: &mut State, diff_id: &Digest) {
 impl Store {
     /// Unpacks a layer's archive, compressed or not, beside the store.
     pub(crate) fn unpack_layer(&self, source: impl Read + Send) -> Result<NewLayer<'_>, ExtractError> {
-        let staging = Staging::new(self).map_err(ExtractError::Root)?;
-        let unpacked = layer::unpack(source, &staging.directory)?;
+        let (staging, directory) = Staging::new(self).map_err(ExtractError::Root)?;
+        let unpacked = layer::unpack(source, &directory)?;
         Ok(NewLayer { staging, unpacked })
     }
 

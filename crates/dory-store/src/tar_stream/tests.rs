@@ -116,3 +116,42 @@ fn ends_at_the_marker_or_between_entries() {
     }
     assert!(looks_like_tar(&one) && looks_like_tar(&[0; 512]) && !looks_like_tar(b"{}"));
 }
+
+/// Numbers without end that are the same in each run.
+fn numbers() -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(1_u64), |state| {
+        Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
+    })
+    .map(|state| (state >> 33) as usize)
+}
+
+#[test]
+fn damaged_archives_neither_panic_nor_hang() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("n".repeat(150)), b"content").unwrap();
+    let file = std::fs::File::create(directory.path().join("sparse")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[1; 4096], 1 << 19).unwrap();
+    let mut random = numbers();
+    let mut next = |bound: usize| random.next().unwrap() % bound;
+    for form in [&["--format=gnu", "-S"][..], &["--format=pax", "-S"]] {
+        let whole = gnu_tar(directory.path(), form, ".");
+        for _ in 0..2000 {
+            let mut damaged = whole.clone();
+            for _ in 0..1 + next(4) {
+                let at = next(damaged.len());
+                damaged[at] = next(256) as u8;
+            }
+            // A right checksum lets the damage through to what reads the fields.
+            for block in damaged.chunks_exact_mut(BLOCK) {
+                let mut header = Header::from_byte_slice(block).clone();
+                if header.as_old().cksum != [0; 8] {
+                    header.set_cksum();
+                    block.copy_from_slice(header.as_bytes());
+                }
+            }
+            let mut stream = TarStream::new(damaged.as_slice());
+            while let Ok(Some(_)) = stream.next_entry() {}
+        }
+    }
+}

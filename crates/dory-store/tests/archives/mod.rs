@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test program uses some of them")]
 
 use std::io::Write;
+use std::path::Path;
 
+use dory_store::Store;
 use dory_types::Digest;
 use serde_json::json;
 use tar::{EntryType, Header};
@@ -11,6 +13,32 @@ use tar::{EntryType, Header};
 pub fn require_root() {
     let uid = rustix::process::geteuid().as_raw();
     assert_eq!(uid, 0, "this test needs root: it unpacks device nodes and foreign owners");
+}
+
+/// A store in a directory of its own.
+pub fn store() -> (tempfile::TempDir, Store) {
+    require_root();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("data"), "test").unwrap();
+    (directory, store)
+}
+
+/// Every path below `directory`, relative.
+pub fn tree(directory: &Path) -> Vec<String> {
+    let find = std::process::Command::new("find")
+        .arg(directory)
+        .args(["-mindepth", "1", "-printf", "%P\n"])
+        .output();
+    let mut names: Vec<_> =
+        String::from_utf8(find.unwrap().stdout).unwrap().lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// An error with everything that caused it, as people see it.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A layer in the making.
