@@ -66,7 +66,7 @@ impl Tree {
 pub struct Hierarchies {
     pub(crate) trees: Vec<Tree>,
     pub(crate) position: Position,
-    read_only: bool,
+    mounted: bool,
 }
 
 /// What detection looks at.
@@ -98,7 +98,7 @@ impl Hierarchies {
 
     fn from_surroundings(surroundings: &Surroundings<'_>, is_delegated: impl Fn(&Path) -> bool) -> Self {
         let lines = parse_mountinfo(surroundings.mountinfo);
-        let read_only = lines.iter().any(|line| !line.writable);
+        let mounted = !lines.is_empty();
         let mut position = if surroundings.initial_pid_namespace { Position::Root } else { Position::Own };
         let mut trees: Vec<Tree> = Vec::new();
         for line in lines.into_iter().filter(|line| line.writable) {
@@ -122,7 +122,7 @@ impl Hierarchies {
                 Position::Own => above_engine_leaf(&tree.base).to_owned(),
             };
         }
-        Self { trees, position, read_only }
+        Self { trees, position, mounted }
     }
 
     /// Mounts every hierarchy afresh beneath `directory`, whose mount namespace should be this process's own, and looks
@@ -175,9 +175,10 @@ impl Hierarchies {
         self.position
     }
 
-    /// True where hierarchies are mounted but none can be written: mounting them afresh may help.
+    /// True where hierarchies are mounted but none can be used, being read-only or from outside of this cgroup namespace:
+    /// [`Hierarchies::mount_fresh`] may help.
     pub fn needs_fresh_mount(&self) -> bool {
-        self.trees.is_empty() && self.read_only
+        self.trees.is_empty() && self.mounted
     }
 
     /// Mount points of the usable hierarchies, the v2 one last: what a container's /sys/fs/cgroup is made of.

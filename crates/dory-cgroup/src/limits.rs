@@ -38,25 +38,42 @@ impl Setting {
 /// Settings of one controller; a table of these is what each version of control groups amounts to.
 pub(crate) type SettingsOf = (Controller, fn(&Resources) -> Vec<Setting>);
 
-/// Files that a delegated leaf repeats for the programs that size themselves by them.
-const REPEATED_IN_LEAF: [&str; 5] =
-    ["memory.max", "cpu.max", "pids.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+/// Files that a delegated leaf repeats, for programs that size themselves by them. A v1 cpuset must be repeated, for it
+/// cannot be smaller than one beneath it.
+const REPEATED_V1: [&str; 5] =
+    ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "pids.max", "cpuset.cpus", "cpuset.mems"];
+/// The same on v2.
+const REPEATED_V2: [&str; 3] = ["memory.max", "cpu.max", "pids.max"];
 
 /// Puts `resources` into force on the groups at `places`.
 pub(crate) fn apply(places: &[Place], resources: &Resources) -> Vec<Refusal> {
-    let has = |controller| places.iter().find(|place| place.controllers.contains(&controller));
-    limits_v1::TABLE
+    let of_controller = |(&(controller, v1), &(_, v2)): (&SettingsOf, &SettingsOf)| match places
         .iter()
-        .zip(limits_v2::TABLE)
-        .flat_map(|(&(controller, v1), (_, v2))| match has(controller) {
-            Some(place) if place.is_v2 => apply_settings(place, v2(resources)),
-            Some(place) => apply_settings(place, v1(resources)),
-            None => {
-                let missing = CgroupError::NotAvailable(controller.v1_name());
-                v1(resources).iter().map(|setting| Refusal::requested(setting.what, &missing)).collect()
+        .find(|place| place.controllers.contains(&controller))
+    {
+        Some(place) => apply_settings(place, if place.is_v2 { v2(resources) } else { v1(resources) }),
+        None => {
+            let missing = CgroupError::NotAvailable(controller.v1_name());
+            v1(resources).iter().map(|setting| Refusal::requested(setting.what, &missing)).collect()
+        }
+    };
+    limits_v1::TABLE.iter().zip(&limits_v2::TABLE).flat_map(of_controller).collect()
+}
+
+/// Repeats `resources` in the leaves, where they were made after the limits.
+pub(crate) fn repeat_in_leaves(places: &[Place], resources: &Resources) {
+    for place in places {
+        let table = if place.is_v2 { &limits_v2::TABLE } else { &limits_v1::TABLE };
+        for setting in table
+            .iter()
+            .filter(|(controller, _)| place.controllers.contains(controller))
+            .flat_map(|(_, of)| of(resources))
+        {
+            if let Action::Write { files, value } = &setting.action {
+                repeat(place, pick(&place.limits_directory(), files), value);
             }
-        })
-        .collect()
+        }
+    }
 }
 
 fn apply_settings(place: &Place, settings: Vec<Setting>) -> Vec<Refusal> {
@@ -74,12 +91,19 @@ fn write_setting(place: &Place, setting: &Setting) -> Result<(), CgroupError> {
     };
     let limits = place.limits_directory();
     let file = pick(&limits, files);
+    // Before and after: a cpuset that shrinks must do so in the leaf first, one that grows in the leaf last.
+    repeat(place, file, value);
     control_file::write(&limits, file, value)?;
-    if let Some(leaf) = place.separate_leaf().filter(|_| REPEATED_IN_LEAF.contains(&file)) {
-        // Only for show: the group above is what counts.
+    repeat(place, file, value);
+    Ok(())
+}
+
+/// Writes a limit to the leaf too. A failure does not matter: the group above is what counts.
+fn repeat(place: &Place, file: &str, value: &str) {
+    let repeated: &[&str] = if place.is_v2 { &REPEATED_V2 } else { &REPEATED_V1 };
+    if let Some(leaf) = place.separate_leaf().filter(|_| repeated.contains(&file)) {
         let _ = control_file::write(&leaf, file, value);
     }
-    Ok(())
 }
 
 /// The first that exists, else the first, whose absence is then the error.

@@ -82,12 +82,14 @@ impl Manager {
                 Err(error) => refusals.push(Refusal::stated("group", &error)),
             }
         }
-        // Devices first: v1 refuses the first denial once the group has children.
+        // Both before the leaf: v1 refuses the first denial of a device in a group with children, and a cpuset that is
+        // smaller than theirs.
         if let Some(rules) = &resources.devices {
             refusals.extend(
                 control_devices(&places, rules).err().map(|error| Refusal::stated("devices", &error)),
             );
         }
+        refusals.extend(limits::apply(&places, resources));
         if let Delegation::To { uid, gid } = delegation {
             for place in &mut places {
                 match delegate(place, uid, gid) {
@@ -95,8 +97,8 @@ impl Manager {
                     Err(error) => refusals.push(Refusal::stated("delegation", &error)),
                 }
             }
+            limits::repeat_in_leaves(&places, resources);
         }
-        refusals.extend(limits::apply(&places, resources));
         Ok((Group { places }, refusals))
     }
 

@@ -189,6 +189,8 @@ fn privileged_delegated_leaf_cannot_lift_its_limits() {
     let group = fixture.create(&resources, Delegation::To { uid: ROOT, gid: ROOT });
     let pids = controls(&group, Controller::Pids);
     assert_eq!(fs::read_to_string(pids.join("pids.max")).unwrap().trim(), "20", "the leaf repeats the limit");
+    let narrower = Resources { cpuset_cpus: Some("0".to_owned()), ..Resources::default() };
+    assert_eq!(group.update(&narrower), [], "a leaf does not keep its parent's cpuset from shrinking");
 
     let script = format!(
         "exec setpriv --reuid {ROOT} --regid {ROOT} --clear-groups /bin/sh -c '
@@ -305,4 +307,69 @@ fn privileged_entrance_moves_a_single_threaded_process() {
             }
         });
     });
+}
+
+/// An engine in a container's user namespace, made root of a delegated leaf by the engine outside.
+#[test]
+fn privileged_nested_engine_limits_beneath_its_leaf() {
+    const ROOT: u32 = 123_456;
+    let mut fixture = Fixture::new("nested");
+    let resources = Resources { pids_limit: Some(50), memory: Some(256 * MEGABYTE), ..Resources::default() };
+    let group = fixture.create(&resources, Delegation::To { uid: ROOT, gid: ROOT });
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(directory.path(), Some(ROOT), Some(ROOT)).unwrap();
+    let program = directory.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+
+    let output = directory.path().join("output");
+    let script = format!(
+        "cd {directory} && exec setpriv --reuid {ROOT} --regid {ROOT} --clear-groups \
+         unshare --user --map-root-user --mount --cgroup --pid --fork --mount-proc \
+         ./test --ignored --exact within_a_user_namespace >{output} 2>&1",
+        directory = directory.path().display(),
+        output = output.display(),
+    );
+    let pid = fixture.spawn(&group, &script);
+    let status = fixture.wait(pid);
+    let output = fs::read_to_string(output).unwrap_or_default();
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(output.contains("1 passed"), "{output}");
+}
+
+/// Run by the test above only.
+#[test]
+#[ignore = "half of another test"]
+fn within_a_user_namespace() {
+    let directory = std::env::current_dir().unwrap().join("cgroup");
+    let seen = Hierarchies::detect().unwrap();
+    assert!(seen.needs_fresh_mount(), "the outer mounts lie outside of this cgroup namespace: {seen:?}");
+    let hierarchies = Hierarchies::mount_fresh(&directory).unwrap();
+    let manager = Manager::new(hierarchies, "dory").unwrap();
+    let resources = Resources {
+        memory: Some(32 * MEGABYTE),
+        pids_limit: Some(5),
+        cpuset_cpus: Some("0".to_owned()),
+        devices: Some(DeviceRule::docker_defaults()),
+        ..Resources::default()
+    };
+    let id = ContainerId::from_bytes([7; 32]);
+    // One id is all that this namespace has: its containers' root is its own.
+    let (group, refusals) = manager.create(&id, None, &resources, Delegation::To { uid: 0, gid: 0 }).unwrap();
+    assert_eq!(
+        refusals.iter().map(|refusal| refusal.what.as_str()).collect::<Vec<_>>(),
+        ["devices"],
+        "{refusals:?}"
+    );
+    assert!(!refusals[0].requested);
+    assert_eq!(group.usage().pids.unwrap().limit, Some(5));
+    assert_eq!(group.usage().memory.unwrap().limit, Some(32 << 20));
+
+    let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    group.join(pid).unwrap();
+    assert_eq!(group.processes().unwrap(), [pid]);
+    group.freeze().unwrap();
+    group.kill_all().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    group.remove().unwrap();
 }
