@@ -1,127 +1,198 @@
-//! The engine.
+//! The engine: what it owns, how it opens and how it ends.
 
-use std::io::Read;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
 
+use dory_cgroup::{Hierarchies, Manager};
+use dory_net::PortAllocator;
+use dory_probe::Facilities;
+use dory_runtime::Launcher;
+use dory_store::Store;
 use dory_types::{ContainerId, ExecId};
+use tokio::sync::mpsc;
 
-use crate::config::*;
-use crate::*;
+use crate::container::{Container, Registry};
+use crate::events::Events;
+use crate::exec::Exec;
+use crate::identity::Identity;
+use crate::ids::IdAllocator;
+use crate::link::Bridge;
+use crate::options::EngineConfig;
+use crate::spec::host::HostFacts;
+use crate::{EngineError, Result, sync};
 
 /// A running engine; clones share it.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
+/// What all clones share.
 #[derive(Debug)]
-struct Inner {}
+pub(crate) struct Inner {
+    pub(crate) options: EngineConfig,
+    pub(crate) facts: HostFacts,
+    pub(crate) identity: Identity,
+    pub(crate) store: Store,
+    pub(crate) cgroups: Manager,
+    pub(crate) bridge: Bridge,
+    pub(crate) ports: PortAllocator,
+    pub(crate) ids: IdAllocator,
+    pub(crate) events: Events,
+    pub(crate) registry: Registry,
+    pub(crate) execs: Mutex<HashMap<ExecId, Arc<Exec>>>,
+    /// Made when first needed: it copies the whole binary.
+    launcher: OnceLock<Launcher>,
+    /// Found when first needed, by trying.
+    facilities: OnceLock<Option<Facilities>>,
+    syncer: mpsc::UnboundedSender<sync::Request>,
+    runtime: tokio::runtime::Handle,
+    /// Set once the engine ends: exits from here on are the next engine's business.
+    ending: std::sync::atomic::AtomicBool,
+}
+
+/// Runs what blocks on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(EngineError::failed("the engine's own task ended early", error)),
+    }
+}
 
 impl Engine {
     /// Opens the data-root, finds the containers that live on from an earlier engine, and applies restart policies.
-    pub async fn open(config: EngineConfig) -> Result<Self> { todo!() }
-    /// Publishes nothing more and lets containers run on. Pending records are written.
-    pub async fn shutdown(&self) { todo!() }
-    /// True where no container runs (for an engine that goes away when idle).
-    pub fn is_idle(&self) -> bool { todo!() }
+    ///
+    /// # Errors
+    /// `Conflict` where another engine has the data-root (the message names it); `Internal` where the data-root, the
+    /// exec-root or the cgroups cannot be used.
+    pub async fn open(config: EngineConfig) -> Result<Self> {
+        let runtime = tokio::runtime::Handle::current();
+        let (syncer, requests) = mpsc::unbounded_channel();
+        tokio::spawn(sync::run(requests));
+        let inner = blocking(move || Inner::open(config, syncer, runtime)).await?;
+        let engine = Self { inner: Arc::new(inner) };
+        engine.restore().await?;
+        engine.inner.warm_up();
+        Ok(engine)
+    }
 
-    /// The container that `reference` means: id, name (with or without slash), or unambiguous prefix of an id.
-    pub fn resolve_container(&self, reference: &str) -> Result<ContainerId> { todo!() }
-    /// POST /containers/create
-    pub async fn create_container(&self, request: CreateContainer) -> Result<CreatedContainer> { todo!() }
-    /// `NotModified` where it runs already.
-    pub async fn start_container(&self, reference: &str) -> Result<()> { todo!() }
-    /// `NotModified` where it does not run.
-    pub async fn stop_container(&self, reference: &str, options: StopOptions) -> Result<()> { todo!() }
-    /// restart
-    pub async fn restart_container(&self, reference: &str, options: StopOptions) -> Result<()> { todo!() }
-    /// `signal` is a name or number; `None` or empty is SIGKILL.
-    pub async fn kill_container(&self, reference: &str, signal: Option<&str>) -> Result<()> { todo!() }
-    /// pause
-    pub async fn pause_container(&self, reference: &str) -> Result<()> { todo!() }
-    /// unpause
-    pub async fn unpause_container(&self, reference: &str) -> Result<()> { todo!() }
-    /// Returns once the wait is registered; `ContainerWait::outcome` then waits.
-    pub async fn wait_container(&self, reference: &str, condition: WaitCondition) -> Result<ContainerWait> { todo!() }
-    /// attach
-    pub async fn attach_container(&self, reference: &str, options: AttachOptions) -> Result<Attachment> { todo!() }
-    /// logs
-    pub async fn container_logs(&self, reference: &str, options: LogOptions) -> Result<ContainerLogs> { todo!() }
-    /// inspect
-    pub async fn inspect_container(&self, reference: &str, size: bool) -> Result<ContainerDetails> { todo!() }
-    /// list
-    pub async fn list_containers(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> { todo!() }
-    /// `ps_args` empty means `-ef`.
-    pub async fn top_container(&self, reference: &str, ps_args: &str) -> Result<TopTable> { todo!() }
-    /// rename
-    pub async fn rename_container(&self, reference: &str, name: &str) -> Result<()> { todo!() }
-    /// Answers warnings.
-    pub async fn update_container(&self, reference: &str, update: UpdateConfig) -> Result<Vec<String>> { todo!() }
-    /// resize
-    pub async fn resize_container(&self, reference: &str, height: u16, width: u16) -> Result<()> { todo!() }
-    /// remove
-    pub async fn remove_container(&self, reference: &str, options: RemoveOptions) -> Result<()> { todo!() }
-    /// prune
-    pub async fn prune_containers(&self, filters: &Filters) -> Result<PrunedContainers> { todo!() }
+    /// Ends the engine: nothing is started or cleaned up any more, records that wait for the disk are synced, and
+    /// containers run on.
+    pub async fn shutdown(&self) {
+        self.inner.ending.store(true, std::sync::atomic::Ordering::SeqCst);
+        for container in self.inner.registry.all() {
+            container.cancel_restart();
+        }
+        let (done, synced) = tokio::sync::oneshot::channel();
+        if self.inner.syncer.send(sync::Request::Flush(done)).is_ok() {
+            // An error means that there was nothing left to do.
+            let _ = synced.await;
+        }
+    }
 
-    /// exec create
-    pub async fn create_exec(&self, reference: &str, config: ExecConfig) -> Result<ExecId> { todo!() }
-    /// `None` where detached.
-    pub async fn start_exec(&self, id: &str, start: ExecStartConfig) -> Result<Option<ExecStream>> { todo!() }
-    /// exec inspect
-    pub async fn inspect_exec(&self, id: &str) -> Result<ExecDetails> { todo!() }
-    /// exec resize
-    pub async fn resize_exec(&self, id: &str, height: u16, width: u16) -> Result<()> { todo!() }
+    /// True where no container runs and none is about to (for an engine that goes away when idle).
+    pub fn is_idle(&self) -> bool {
+        self.inner.registry.all().iter().all(|container| !container.record().state.running)
+    }
 
-    /// Reads a `docker save` or OCI layout archive (any compression) to its end, in a thread of its own.
-    pub async fn load_images(&self, archive: impl Read + Send + 'static) -> Result<Vec<LoadedImage>> { todo!() }
-    /// Makes an image of a root filesystem's tar; answers its id with `sha256:`.
-    pub async fn import_image(&self, archive: impl Read + Send + 'static, options: ImportOptions) -> Result<String> { todo!() }
-    /// list
-    pub async fn list_images(&self, filters: &Filters, all: bool, shared_size: bool) -> Result<Vec<ImageSummary>> { todo!() }
-    /// inspect
-    pub async fn inspect_image(&self, reference: &str) -> Result<ImageDetails> { todo!() }
-    /// history
-    pub async fn image_history(&self, reference: &str) -> Result<Vec<ImageHistoryEntry>> { todo!() }
-    /// tag
-    pub async fn tag_image(&self, reference: &str, repository: &str, tag: &str) -> Result<()> { todo!() }
-    /// remove
-    pub async fn remove_image(&self, reference: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDeletion>> { todo!() }
-    /// prune
-    pub async fn prune_images(&self, filters: &Filters) -> Result<PrunedImages> { todo!() }
+    /// The container that `reference` means: id, name (with or without slash), or unambiguous start of an id.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Invalid` where several ids start so.
+    pub fn resolve_container(&self, reference: &str) -> Result<ContainerId> {
+        self.inner.registry.find(reference).map(|container| container.id.clone())
+    }
+}
 
-    /// create
-    pub async fn create_volume(&self, request: VolumeCreate) -> Result<VolumeDetails> { todo!() }
-    /// inspect
-    pub async fn inspect_volume(&self, name: &str) -> Result<VolumeDetails> { todo!() }
-    /// list
-    pub async fn list_volumes(&self, filters: &Filters) -> Result<VolumeList> { todo!() }
-    /// remove
-    pub async fn remove_volume(&self, name: &str, force: bool) -> Result<()> { todo!() }
-    /// prune
-    pub async fn prune_volumes(&self, filters: &Filters) -> Result<PrunedVolumes> { todo!() }
+impl Inner {
+    fn open(
+        mut options: EngineConfig,
+        syncer: mpsc::UnboundedSender<sync::Request>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self> {
+        let holder = format!("exec-root {}", options.exec_root.display());
+        let store = Store::open(&options.data_root, &holder).map_err(crate::image::store_error)?;
+        store.data_root().clone_into(&mut options.data_root);
+        let containers = options.exec_root.join("containers");
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o711)
+            .create(&containers)
+            .map_err(|error| EngineError::failed(format!("cannot make `{}`", containers.display()), error))?;
+        let identity = Identity::of(&store)?;
+        let facts = HostFacts::read();
+        let cgroups = Hierarchies::detect()
+            .and_then(|hierarchies| Manager::new(hierarchies, &options.cgroup_parent))
+            .map_err(|error| EngineError::failed("cannot use control groups", error))?;
+        Ok(Self {
+            bridge: Bridge::new(options.bridge.clone(), options.dns.clone(), &identity),
+            ids: IdAllocator::new(options.userns_range)?,
+            ports: PortAllocator::new(),
+            events: Events::new(),
+            registry: Registry::default(),
+            execs: Mutex::default(),
+            launcher: OnceLock::new(),
+            facilities: OnceLock::new(),
+            ending: Default::default(),
+            options,
+            facts,
+            identity,
+            store,
+            cgroups,
+            syncer,
+            runtime,
+        })
+    }
 
-    /// list
-    pub async fn list_networks(&self, filters: &Filters) -> Result<Vec<NetworkDetails>> { todo!() }
-    /// inspect
-    pub async fn inspect_network(&self, reference: &str) -> Result<NetworkDetails> { todo!() }
-    /// `NotImplemented` for now; answers the id.
-    pub async fn create_network(&self, request: NetworkCreate) -> Result<String> { todo!() }
-    /// remove
-    pub async fn remove_network(&self, reference: &str) -> Result<()> { todo!() }
-    /// connect
-    pub async fn connect_network(&self, reference: &str, container: &str, endpoint: EndpointSettings) -> Result<()> { todo!() }
-    /// disconnect
-    pub async fn disconnect_network(&self, reference: &str, container: &str, force: bool) -> Result<()> { todo!() }
-    /// Answers the names of what is gone: nothing, for now.
-    pub async fn prune_networks(&self, filters: &Filters) -> Result<Vec<String>> { todo!() }
+    /// Makes, behind everybody's back, what the first container needs: the first request need not wait for it.
+    fn warm_up(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        self.runtime.spawn_blocking(move || {
+            if let Err(error) = inner.launcher() {
+                tracing::warn!(%error, "Cannot prepare the launcher");
+            }
+            if let Err(error) = inner.bridge.network() {
+                tracing::warn!(%error, "The default bridge cannot be used");
+            }
+        });
+    }
 
-    /// events
-    pub fn subscribe_events(&self, options: EventOptions) -> Result<EventStream> { todo!() }
-    /// info
-    pub async fn info(&self) -> Result<SystemInfo> { todo!() }
-    /// version
-    pub fn version(&self) -> VersionInfo { todo!() }
-    /// `types` are `container`, `image`, `volume`, `build-cache`; empty means all.
-    pub async fn disk_usage(&self, types: &[String]) -> Result<DiskUsage> { todo!() }
+    pub(crate) fn launcher(&self) -> Result<&Launcher> {
+        if let Some(launcher) = self.launcher.get() {
+            return Ok(launcher);
+        }
+        let launcher =
+            Launcher::new().map_err(|error| EngineError::failed("cannot copy the engine's binary", error))?;
+        Ok(self.launcher.get_or_init(|| launcher))
+    }
+
+    /// What the surroundings allow; `None` where the probe itself failed. Blocks for some milliseconds the first time.
+    pub(crate) fn facilities(&self) -> Option<&Facilities> {
+        let probe = || {
+            dory_probe::full(&self.options.data_root)
+                .inspect_err(|error| tracing::warn!(%error, "Cannot probe the surroundings"))
+                .ok()
+        };
+        self.facilities.get_or_init(probe).as_ref()
+    }
+
+    /// A container's directory in the exec-root.
+    pub(crate) fn runtime_directory(&self, id: &ContainerId) -> PathBuf {
+        self.options.exec_root.join("containers").join(id.as_str())
+    }
+
+    /// Has the record's first version brought to the disk within a second.
+    pub(crate) fn sync_later(&self, container: &Arc<Container>) {
+        // The task ends with the engine only.
+        let _ = self.syncer.send(sync::Request::Container(Arc::clone(container)));
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
 }

@@ -16,8 +16,20 @@ const RING_SIZE: usize = 256;
 const CHANNEL_SIZE: usize = 1024;
 /// What `docker events --filter` knows.
 const FILTERS: &[&str] = &[
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret",
-    "service", "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
 ];
 
 /// Whom an event is about.
@@ -81,7 +93,10 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Self { ring: Mutex::new(VecDeque::with_capacity(RING_SIZE)), sender: broadcast::channel(CHANNEL_SIZE).0 }
+        Self {
+            ring: Mutex::new(VecDeque::with_capacity(RING_SIZE)),
+            sender: broadcast::channel(CHANNEL_SIZE).0,
+        }
     }
 
     /// Publishes `action` on the object `id` of type `kind`.
@@ -91,7 +106,11 @@ impl Events {
         let event = Arc::new(Event {
             status: if legacy { action.to_owned() } else { String::new() },
             id: if legacy { id.to_owned() } else { String::new() },
-            from: if kind == "container" { attributes.get("image").cloned().unwrap_or_default() } else { String::new() },
+            from: if kind == "container" {
+                attributes.get("image").cloned().unwrap_or_default()
+            } else {
+                String::new()
+            },
             kind: kind.to_owned(),
             action: action.to_owned(),
             actor: Actor { id: id.to_owned(), attributes },
@@ -109,6 +128,11 @@ impl Events {
         let _ = self.sender.send(event);
     }
 
+    /// How many listen.
+    pub(crate) fn subscribers(&self) -> usize {
+        self.sender.receiver_count()
+    }
+
     /// Subscribes.
     pub(crate) fn subscribe(&self, options: EventOptions) -> crate::Result<EventStream> {
         options.filters.validate(FILTERS)?;
@@ -118,7 +142,9 @@ impl Events {
         let buffered = match since {
             Some(since) => ring
                 .iter()
-                .filter(|event| event.time_nano >= since && until.is_none_or(|until| event.time_nano <= until))
+                .filter(|event| {
+                    event.time_nano >= since && until.is_none_or(|until| event.time_nano <= until)
+                })
                 .cloned()
                 .collect(),
             None => VecDeque::new(),
@@ -188,7 +214,11 @@ fn accepts_actor(filters: &Filters, event: &Event, kind: &str) -> bool {
     event.kind == kind
         && filters.any(kind, |wanted| {
             event.actor.id.starts_with(wanted.as_str())
-                || event.actor.attributes.get("name").is_some_and(|name| name == wanted.trim_start_matches('/'))
+                || event
+                    .actor
+                    .attributes
+                    .get("name")
+                    .is_some_and(|name| name == wanted.trim_start_matches('/'))
         })
 }
 
@@ -222,7 +252,12 @@ mod tests {
         let events = Events::new();
         events.publish("container", "create", "abc", attributes(&[("name", "web"), ("image", "busybox:1")]));
         events.publish("volume", "create", "data", attributes(&[("driver", "local")]));
-        events.publish("container", "exec_start: ls", "abc", attributes(&[("name", "web"), ("image", "busybox:1")]));
+        events.publish(
+            "container",
+            "exec_start: ls",
+            "abc",
+            attributes(&[("name", "web"), ("image", "busybox:1")]),
+        );
         let cases = [
             ("{}", vec!["create", "create", "exec_start: ls"]),
             (r#"{"container":["web"]}"#, vec!["create", "exec_start: ls"]),
@@ -244,7 +279,8 @@ mod tests {
             }
             assert_eq!(actions, expected, "{filters}");
         }
-        let unknown = EventOptions { filters: Filters::parse(r#"{"x":["y"]}"#).unwrap(), ..EventOptions::default() };
+        let unknown =
+            EventOptions { filters: Filters::parse(r#"{"x":["y"]}"#).unwrap(), ..EventOptions::default() };
         assert!(events.subscribe(unknown).is_err());
     }
 

@@ -45,14 +45,20 @@ impl Filters {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        let Ok(Value::Object(entries)) = serde_json::from_str(text) else { return Err(FilterError::Malformed) };
+        let Ok(Value::Object(entries)) = serde_json::from_str(text) else {
+            return Err(FilterError::Malformed);
+        };
         let mut filters = BTreeMap::new();
         for (name, values) in entries {
             let values = match values {
                 Value::Array(items) => items.iter().map(text_of).collect::<Option<Vec<_>>>(),
-                Value::Object(items) => {
-                    Some(items.into_iter().filter(|(_, set)| *set == Value::Bool(true)).map(|(key, _)| key).collect())
-                }
+                Value::Object(items) => Some(
+                    items
+                        .into_iter()
+                        .filter(|(_, set)| *set == Value::Bool(true))
+                        .map(|(key, _)| key)
+                        .collect(),
+                ),
                 _ => None,
             };
             filters.insert(name, values.ok_or(FilterError::Malformed)?);
@@ -140,7 +146,9 @@ mod tests {
     #[test]
     fn reads_both_forms() {
         let list = Filters::parse(r#"{"status":["running","paused"],"label":["a=b"]}"#).unwrap();
-        let object = Filters::parse(r#"{"status":{"paused":true,"running":true,"dead":false},"label":{"a=b":true}}"#).unwrap();
+        let object =
+            Filters::parse(r#"{"status":{"paused":true,"running":true,"dead":false},"label":{"a=b":true}}"#)
+                .unwrap();
         for filters in [&list, &object] {
             assert!(filters.exact("status", "running") && filters.exact("status", "paused"));
             assert!(!filters.exact("status", "dead"));

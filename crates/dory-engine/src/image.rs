@@ -1,12 +1,21 @@
 //! Images: what the API says of them.
 
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
 
-use dory_types::Timestamp;
+use dory_store::{Image, ImagePlatform, ImageUser, Removed, RunConfig, StoreError, StoreErrorKind};
+use dory_types::{ImageId, ImageReference, Timestamp};
 use serde::Serialize;
 
-use crate::config::ContainerConfig;
-use crate::container::GraphDriver;
+use crate::config::{ContainerConfig, HealthConfig, StrSlice};
+use crate::container::{GraphDriver, STORAGE_DRIVER, prune_until};
+use crate::engine::{Engine, Inner, blocking};
+use crate::filters::Filters;
+use crate::{EngineError, ErrorKind, Result};
+
+/// What `docker images --filter` knows.
+const FILTERS: &[&str] = &["before", "dangling", "label", "reference", "since", "until"];
 
 /// One image that `load` brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,4 +158,433 @@ pub struct PrunedImages {
     pub images_deleted: Option<Vec<ImageDeletion>>,
     /// Bytes.
     pub space_reclaimed: u64,
+}
+
+/// The store's failure as the engine's; the client sees the whole chain.
+pub(crate) fn store_error(error: StoreError) -> EngineError {
+    let kind = match error.kind() {
+        StoreErrorKind::NotFound => ErrorKind::NotFound,
+        StoreErrorKind::Conflict => ErrorKind::Conflict,
+        StoreErrorKind::InvalidParameter => ErrorKind::Invalid,
+        StoreErrorKind::Internal => ErrorKind::Internal,
+    };
+    EngineError::new(kind, crate::error::chain(&error)).caused_by(error)
+}
+
+impl Engine {
+    /// Reads a `docker save` or OCI layout archive, of any compression, to its end, on a thread of its own.
+    ///
+    /// # Errors
+    /// `Invalid` for a broken archive; nothing of it is kept then.
+    pub async fn load_images(&self, archive: impl Read + Send + 'static) -> Result<Vec<LoadedImage>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let images = inner.store.load(archive, &mut |_| {}).map_err(store_error)?;
+            let mut loaded = Vec::new();
+            for image in images {
+                let id = format!("sha256:{}", image.id);
+                inner.publish_image("load", &image.id, &id);
+                if image.references.is_empty() {
+                    loaded.push(LoadedImage { message: format!("Loaded image ID: {id}") });
+                }
+                for (name, old) in &image.displaced {
+                    loaded.push(LoadedImage {
+                        message: format!(
+                            "The image {} already exists, renaming the old one with ID sha256:{old} to empty string",
+                            name.familiar()
+                        ),
+                    });
+                }
+                loaded.extend(
+                    image
+                        .references
+                        .iter()
+                        .map(|name| LoadedImage { message: format!("Loaded image: {}", name.familiar()) }),
+                );
+            }
+            Ok(loaded)
+        })
+        .await
+    }
+
+    /// Makes an image of a root filesystem's archive; answers its id with `sha256:`.
+    ///
+    /// # Errors
+    /// `Invalid` for a broken archive, name or change; nothing is kept then.
+    pub async fn import_image(
+        &self,
+        archive: impl Read + Send + 'static,
+        options: ImportOptions,
+    ) -> Result<String> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let reference = match options.repository.as_str() {
+                "" => None,
+                repository => Some(parse_target(repository, &options.tag)?),
+            };
+            crate::container::validate_platform(&options.platform)?;
+            let message = match options.message.as_str() {
+                "" => "Imported from -".to_owned(),
+                message => message.to_owned(),
+            };
+            let import = dory_store::ImportOptions {
+                reference,
+                changes: options.changes,
+                message,
+                platform: ImagePlatform::current(),
+            };
+            let id = inner.store.import(archive, import).map_err(store_error)?;
+            let text = format!("sha256:{id}");
+            inner.publish_image("import", &id, &text);
+            Ok(text)
+        })
+        .await
+    }
+
+    /// The images that the filters choose, newest first. `all` is for intermediate images, of which there are none.
+    ///
+    /// # Errors
+    /// `Invalid` for a filter that makes no sense.
+    pub async fn list_images(
+        &self,
+        filters: &Filters,
+        _all: bool,
+        shared_size: bool,
+    ) -> Result<Vec<ImageSummary>> {
+        filters.validate(FILTERS)?;
+        let (inner, filters) = (Arc::clone(&self.inner), filters.clone());
+        blocking(move || inner.list_images(&filters, shared_size)).await
+    }
+
+    /// Everything about an image.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn inspect_image(&self, reference: &str) -> Result<ImageDetails> {
+        let (inner, reference) = (Arc::clone(&self.inner), reference.to_owned());
+        blocking(move || inner.image_details(&reference)).await
+    }
+
+    /// The steps in which an image was made, newest first.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn image_history(&self, reference: &str) -> Result<Vec<ImageHistoryEntry>> {
+        let (inner, reference) = (Arc::clone(&self.inner), reference.to_owned());
+        blocking(move || {
+            let steps = inner.store.history(&reference).map_err(store_error)?;
+            let entry = |step: dory_store::ImageHistory| ImageHistoryEntry {
+                id: step.id.map_or_else(|| "<missing>".to_owned(), |id| format!("sha256:{id}")),
+                created: step.created.map_or(0, |created| created.unix_seconds()),
+                created_by: step.created_by,
+                tags: Some(step.tags).filter(|tags| !tags.is_empty()),
+                size: signed(step.size),
+                comment: step.comment,
+            };
+            Ok(steps.into_iter().map(entry).collect())
+        })
+        .await
+    }
+
+    /// Gives an image one more name.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Invalid` for what is no name.
+    pub async fn tag_image(&self, reference: &str, repository: &str, tag: &str) -> Result<()> {
+        let target = parse_target(repository, tag)?;
+        let (inner, reference) = (Arc::clone(&self.inner), reference.to_owned());
+        blocking(move || {
+            let name = target.familiar();
+            let (id, _) = inner.store.tag(&reference, target).map_err(store_error)?;
+            inner.publish_image("tag", &id, &name);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes a name, and the image with it where that was its last one.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Conflict` where containers use it.
+    pub async fn remove_image(
+        &self,
+        reference: &str,
+        force: bool,
+        no_prune: bool,
+    ) -> Result<Vec<ImageDeletion>> {
+        let (inner, reference) = (Arc::clone(&self.inner), reference.to_owned());
+        blocking(move || {
+            let options = dory_store::RemoveOptions { force, no_prune };
+            let removed = inner
+                .store
+                .remove_image(&reference, options, &|id| inner.image_users(id))
+                .map_err(store_error)?;
+            Ok(inner.deletions(removed))
+        })
+        .await
+    }
+
+    /// Removes images without a name, or with `dangling=false` all that no container uses.
+    ///
+    /// # Errors
+    /// `Invalid` for a filter that makes no sense.
+    pub async fn prune_images(&self, filters: &Filters) -> Result<PrunedImages> {
+        filters.validate(&["dangling", "label", "label!", "until"])?;
+        let dangling = filters.boolean("dangling")?.unwrap_or(true);
+        let until = prune_until(filters)?;
+        let (inner, filters) = (Arc::clone(&self.inner), filters.clone());
+        blocking(move || inner.prune_images(&filters, dangling, until)).await
+    }
+}
+
+impl Inner {
+    /// The containers of an image.
+    fn image_users(&self, id: &ImageId) -> Vec<ImageUser> {
+        let containers = self.registry.all();
+        let users = containers.iter().filter_map(|container| {
+            let record = container.record();
+            (record.image == *id)
+                .then(|| ImageUser { container: record.id.clone(), running: record.state.running })
+        });
+        users.collect()
+    }
+
+    fn list_images(&self, filters: &Filters, shared_size: bool) -> Result<Vec<ImageSummary>> {
+        let dangling = filters.boolean("dangling")?;
+        let created = |name: &str| -> Result<Option<Timestamp>> {
+            let reference = filters.get(name).first();
+            let image =
+                reference.map(|reference| self.store.image(reference).map_err(store_error)).transpose()?;
+            Ok(image.map(|image| image.config.created.unwrap_or_default()))
+        };
+        let (before, since) = (created("before")?, created("since")?);
+        let until = prune_until(filters)?;
+        let mut images = self.store.images().map_err(store_error)?;
+        images.retain(|image| {
+            let created = image.config.created.unwrap_or_default();
+            dangling.is_none_or(|dangling| dangling == image.references.is_empty())
+                && before.is_none_or(|before| created < before)
+                && since.is_none_or(|since| created > since)
+                && until.is_none_or(|until| created < until)
+                && filters.labels("label", &image.config.config.labels)
+                && filters.any("reference", |pattern| {
+                    image.references.iter().any(|name| matches_reference(pattern, name))
+                })
+        });
+        images.sort_by(|one, other| {
+            other.config.created.cmp(&one.config.created).then_with(|| one.id.cmp(&other.id))
+        });
+        Ok(images.iter().map(|image| self.image_summary(image, shared_size)).collect())
+    }
+
+    pub(crate) fn image_summary(&self, image: &Image, counted: bool) -> ImageSummary {
+        let labels = &image.config.config.labels;
+        ImageSummary {
+            id: format!("sha256:{}", image.id),
+            parent_id: image.parent.as_ref().map(|parent| format!("sha256:{parent}")).unwrap_or_default(),
+            repo_tags: image.repo_tags(),
+            repo_digests: image.repo_digests(),
+            created: image.config.created.map_or(0, |created| created.unix_seconds()),
+            size: signed(image.size),
+            shared_size: if counted { 0 } else { -1 },
+            labels: Some(labels.clone()).filter(|labels| !labels.is_empty()),
+            containers: if counted { self.image_users(&image.id).len() as i64 } else { -1 },
+        }
+    }
+
+    fn image_details(&self, reference: &str) -> Result<ImageDetails> {
+        let image = self.store.image(reference).map_err(store_error)?;
+        let (layers, config) = self.store.layer_chain(&image.id).map_err(store_error)?;
+        let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let mut data = BTreeMap::new();
+        if let Some((top, below)) = layers.split_first() {
+            data.insert("UpperDir".to_owned(), text(top));
+            if !below.is_empty() {
+                let below: Vec<String> = below.iter().map(|layer| text(layer)).collect();
+                data.insert("LowerDir".to_owned(), below.join(":"));
+            }
+        }
+        Ok(ImageDetails {
+            id: format!("sha256:{}", image.id),
+            repo_tags: image.repo_tags(),
+            repo_digests: image.repo_digests(),
+            parent: image.parent.as_ref().map(|parent| format!("sha256:{parent}")).unwrap_or_default(),
+            comment: config.comment.clone(),
+            created: config.created.map(|created| created.to_string()).unwrap_or_default(),
+            docker_version: config.docker_version.clone(),
+            author: config.author.clone(),
+            config: container_config(&config.config),
+            architecture: config.architecture.clone(),
+            variant: config.variant.clone(),
+            os: config.os.clone(),
+            size: signed(image.size),
+            graph_driver: GraphDriver { name: STORAGE_DRIVER.to_owned(), data },
+            root_fs: ImageRootFs {
+                kind: "layers".to_owned(),
+                layers: config.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
+            },
+            metadata: ImageMetadata { last_tag_time: image.last_tagged },
+        })
+    }
+
+    fn prune_images(
+        &self,
+        filters: &Filters,
+        dangling: bool,
+        until: Option<Timestamp>,
+    ) -> Result<PrunedImages> {
+        let mut pruned = PrunedImages::default();
+        for image in self.store.images().map_err(store_error)? {
+            let wanted = (!dangling || image.references.is_empty())
+                && self.image_users(&image.id).is_empty()
+                && until.is_none_or(|until| image.config.created.unwrap_or_default() < until)
+                && filters.prune_labels(&image.config.config.labels);
+            if !wanted {
+                continue;
+            }
+            // An image that something else needs by now simply stays.
+            let options = dory_store::RemoveOptions { force: true, no_prune: false };
+            let Ok(removed) = self.store.remove_image(image.id.as_str(), options, &|id| self.image_users(id))
+            else {
+                continue;
+            };
+            pruned.space_reclaimed += image.size;
+            pruned.images_deleted.get_or_insert_default().extend(self.deletions(removed));
+        }
+        let attributes = [("reclaimed".to_owned(), pruned.space_reclaimed.to_string())];
+        self.events.publish("image", "prune", "", attributes.into());
+        Ok(pruned)
+    }
+
+    /// The answer to a removal, and its events.
+    fn deletions(&self, removed: Vec<Removed>) -> Vec<ImageDeletion> {
+        let mut deletions = Vec::with_capacity(removed.len());
+        for step in removed {
+            match step {
+                Removed::Untagged { reference, image } => {
+                    let id = format!("sha256:{image}");
+                    self.publish_image("untag", &image, &id);
+                    deletions.push(ImageDeletion::Untagged(reference.familiar()));
+                }
+                Removed::Image(image) => {
+                    let id = format!("sha256:{image}");
+                    self.publish_image("delete", &image, &id);
+                    deletions.push(ImageDeletion::Deleted(id));
+                }
+                Removed::Layer(layer) => deletions.push(ImageDeletion::Deleted(layer.to_string())),
+            }
+        }
+        deletions
+    }
+
+    fn publish_image(&self, action: &str, id: &ImageId, name: &str) {
+        let mut attributes = match self.store.image(id.as_str()) {
+            Ok(image) => image.config.config.labels.clone(),
+            Err(_) => BTreeMap::new(),
+        };
+        attributes.insert("name".to_owned(), name.to_owned());
+        self.events.publish("image", action, &format!("sha256:{id}"), attributes);
+    }
+
+    /// True where `image` is `ancestor`, or has all of its layers lowest.
+    pub(crate) fn descends(&self, image: &ImageId, ancestor: &ImageId) -> bool {
+        if image == ancestor {
+            return true;
+        }
+        let layers =
+            |id: &ImageId| self.store.image(id.as_str()).map(|image| image.config.rootfs.diff_ids.clone());
+        match (layers(image), layers(ancestor)) {
+            (Ok(own), Ok(below)) => !below.is_empty() && own.starts_with(&below),
+            _ => false,
+        }
+    }
+}
+
+/// Bytes as the API's signed numbers.
+fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+/// A name for an image: `repository` and `tag`, where the repository may carry the tag itself.
+fn parse_target(repository: &str, tag: &str) -> Result<ImageReference> {
+    let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
+    text.parse().map_err(|error: dory_types::ReferenceError| EngineError::invalid(error.to_string()))
+}
+
+/// dockerd's `reference` filter: a shell pattern over the short name, with or without tag.
+fn matches_reference(pattern: &str, name: &ImageReference) -> bool {
+    let familiar = name.familiar();
+    let repository = name.repository().familiar();
+    glob(pattern.as_bytes(), familiar.as_bytes()) || glob(pattern.as_bytes(), repository.as_bytes())
+}
+
+/// `*` (not across `/`) and `?`, as Go's `path.Match` has them.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.first(), text.first()) {
+        (None, None) => true,
+        (Some(b'*'), _) => {
+            glob(&pattern[1..], text)
+                || text.first().is_some_and(|byte| *byte != b'/') && glob(pattern, &text[1..])
+        }
+        (Some(b'?'), Some(byte)) if *byte != b'/' => glob(&pattern[1..], &text[1..]),
+        (Some(expected), Some(byte)) if expected == byte => glob(&pattern[1..], &text[1..]),
+        _ => false,
+    }
+}
+
+/// An image's configuration in the API's form.
+fn container_config(run: &RunConfig) -> ContainerConfig {
+    let health = |check: &dory_store::HealthcheckConfig| HealthConfig {
+        test: check.test.clone().into(),
+        interval: check.interval,
+        timeout: check.timeout,
+        retries: check.retries,
+        start_period: check.start_period,
+        start_interval: check.start_interval,
+    };
+    let keys = |map: &BTreeMap<String, BTreeMap<String, String>>| {
+        map.keys().map(|key| (key.clone(), crate::config::Empty {})).collect::<BTreeMap<_, _>>()
+    };
+    ContainerConfig {
+        user: run.user.clone(),
+        exposed_ports: keys(&run.exposed_ports),
+        env: run.env.clone().into(),
+        cmd: StrSlice(run.cmd.clone()),
+        entrypoint: StrSlice(run.entrypoint.clone()),
+        healthcheck: run.healthcheck.as_ref().map(health),
+        args_escaped: run.args_escaped,
+        volumes: Some(keys(&run.volumes)).filter(|volumes| !volumes.is_empty()),
+        working_dir: run.working_dir.clone(),
+        on_build: Some(run.on_build.clone())
+            .filter(|triggers| !triggers.is_empty())
+            .map(Into::into)
+            .unwrap_or_default(),
+        labels: run.labels.clone(),
+        stop_signal: run.stop_signal.clone().unwrap_or_default(),
+        stop_timeout: run.stop_timeout,
+        shell: StrSlice(Some(run.shell.clone()).filter(|shell| !shell.is_empty())),
+        ..ContainerConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_patterns() {
+        for (pattern, text, matches) in [
+            ("busy*", "busybox:latest", true),
+            ("*/app", "me/app", true),
+            ("*", "me/app", false),
+            ("busybox:?", "busybox:1", true),
+            ("busybox", "busybox", true),
+            ("busybox", "busybox:1", false),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), matches, "{pattern} {text}");
+        }
+        let name: ImageReference = "busybox:1".parse().unwrap();
+        assert!(matches_reference("busybox", &name) && matches_reference("b*:1", &name));
+        assert!(!matches_reference("alpine", &name));
+    }
 }

@@ -22,17 +22,30 @@ mod error;
 mod events;
 mod exec;
 mod filters;
+mod identity;
+mod ids;
 mod image;
+mod link;
+mod mount;
 mod network;
 mod options;
+mod restore;
+mod signal;
+mod spec;
+mod sync;
 mod system;
 mod volume;
 
 pub use container::{
-    AttachOptions, Attachment, ContainerDetails, ContainerLogs, ContainerState, ContainerSummary, ContainerWait,
-    CreateContainer, CreatedContainer, GraphDriver, Health, HealthProbe, ListOptions, LogOptions, LogStream, MountPoint,
-    NetworkSettings, PendingStream, PortSummary, PrunedContainers, RemoveOptions, Status, StopOptions, SummaryHostConfig, SummaryNetworkSettings, TopTable,
-    WaitCondition, WaitOutcome,
+    AttachOptions, Attachment, ContainerDetails, ContainerLogs, ContainerState, ContainerSummary,
+    ContainerWait, CreateContainer, CreatedContainer, GraphDriver, Health, HealthProbe, ListOptions,
+    LogOptions, LogStream, MountPoint, NetworkSettings, PendingStream, PortSummary, PrunedContainers,
+    RemoveOptions, Status, StopOptions, SummaryHostConfig, SummaryNetworkSettings, TopTable, WaitCondition,
+    WaitOutcome,
+};
+pub use container::{
+    BlkioEntry, BlkioStats, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats,
+    ThrottlingData,
 };
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};
@@ -40,10 +53,12 @@ pub use events::{Actor, Event, EventOptions, EventStream};
 pub use exec::{ExecDetails, ExecProcess, ExecStream};
 pub use filters::{FilterError, Filters};
 pub use image::{
-    ImageDeletion, ImageDetails, ImageHistoryEntry, ImageMetadata, ImageRootFs, ImageSummary, ImportOptions, LoadedImage,
-    PrunedImages,
+    ImageDeletion, ImageDetails, ImageHistoryEntry, ImageMetadata, ImageRootFs, ImageSummary, ImportOptions,
+    LoadedImage, PrunedImages,
 };
-pub use network::{ConfigReference, NetworkContainer, NetworkCreate, NetworkDetails, NetworkIpam, NetworkIpamConfig};
+pub use network::{
+    ConfigReference, NetworkContainer, NetworkCreate, NetworkDetails, NetworkIpam, NetworkIpamConfig,
+};
 pub use options::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode};
 pub use system::{DiskUsage, SystemInfo, VersionInfo};
 pub use volume::{PrunedVolumes, VolumeCreate, VolumeDetails, VolumeList, VolumeUsage};

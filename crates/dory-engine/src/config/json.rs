@@ -7,7 +7,9 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::{Map, Value};
 
 /// The document is not JSON, or has a wrong type somewhere.
@@ -440,10 +442,19 @@ mod tests {
     fn reads_as_go_does() {
         let cases = [
             ("{}", Outer::default()),
-            (r#"{"tty":true,"NAME":"x","Unknown":{"a":[1]}}"#, Outer { tty: true, name: "x".into(), ..Outer::default() }),
-            (r#"{"Tty":null,"Name":null,"Cmd":null,"Inner":null,"Maybe":null,"Ports":null}"#, Outer::default()),
+            (
+                r#"{"tty":true,"NAME":"x","Unknown":{"a":[1]}}"#,
+                Outer { tty: true, name: "x".into(), ..Outer::default() },
+            ),
+            (
+                r#"{"Tty":null,"Name":null,"Cmd":null,"Inner":null,"Maybe":null,"Ports":null}"#,
+                Outer::default(),
+            ),
             (r#"{"Cmd":"ls"}"#, Outer { cmd: StrSlice(Some(vec!["ls".into()])), ..Outer::default() }),
-            (r#"{"Names":[null,"a"]}"#, Outer { names: vec![String::new(), "a".into()].into(), ..Outer::default() }),
+            (
+                r#"{"Names":[null,"a"]}"#,
+                Outer { names: vec![String::new(), "a".into()].into(), ..Outer::default() },
+            ),
             (
                 r#"{"Ports":{"80/tcp":null,"81/tcp":[{"size":3}]},"Maybe":7}"#,
                 Outer {
@@ -462,7 +473,10 @@ mod tests {
     fn names_the_field_with_a_wrong_type() {
         let cases = [
             (r#"{"Tty":"yes"}"#, "json: cannot unmarshal string into Go struct field Outer.Tty of type bool"),
-            (r#"{"Inner":{"Size":"1"}}"#, "json: cannot unmarshal string into Go struct field Outer.Inner.Size of type int64"),
+            (
+                r#"{"Inner":{"Size":"1"}}"#,
+                "json: cannot unmarshal string into Go struct field Outer.Inner.Size of type int64",
+            ),
             (r#"[]"#, "json: cannot unmarshal array into Go value of type Outer"),
         ];
         for (text, message) in cases {

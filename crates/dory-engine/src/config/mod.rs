@@ -14,7 +14,9 @@ mod network;
 
 pub use container::{ContainerConfig, Empty, HealthConfig, PortMap, UpdateConfig};
 pub use exec::{ExecConfig, ExecStartConfig};
-pub use host::{DeviceMapping, DeviceRequest, HostConfig, LogConfig, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice};
+pub use host::{
+    DeviceMapping, DeviceRequest, HostConfig, LogConfig, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice,
+};
 pub use json::{GoSlice, JsonError, StrSlice};
 pub use mount::{BindOptions, DriverConfig, MountSpec, TmpfsOptions, VolumeOptions};
 pub use network::{EndpointIpamConfig, EndpointSettings, NetworkingConfig, PortBinding};

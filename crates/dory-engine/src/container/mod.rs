@@ -1,17 +1,50 @@
 //! Containers: one file per verb.
 
+mod attach;
+mod create;
 mod details;
+mod exec_process;
+mod exit;
+mod files;
+mod inspect;
+mod launch;
+mod list;
+mod logs;
+mod merge;
+mod name;
+mod object;
+mod record;
+mod registry;
+mod remove;
 mod request;
 mod state;
+mod stats;
+mod stop;
 mod streams;
+mod top;
+mod update;
+mod validate;
+mod volumes;
+
+pub(crate) use exit::stored_exit;
+pub(crate) use inspect::STORAGE_DRIVER;
+pub(crate) use name::random_bytes;
+pub(crate) use object::Container;
+pub(crate) use registry::Registry;
+pub(crate) use remove::prune_until;
+pub(crate) use validate::platform as validate_platform;
 
 pub use details::{
-    ContainerDetails, ContainerSummary, GraphDriver, MountPoint, NetworkSettings, PortSummary, SummaryHostConfig,
-    SummaryNetworkSettings, TopTable,
+    ContainerDetails, ContainerSummary, GraphDriver, MountPoint, NetworkSettings, PortSummary,
+    SummaryHostConfig, SummaryNetworkSettings, TopTable,
 };
 pub use request::{
-    AttachOptions, CreateContainer, CreatedContainer, ListOptions, LogOptions, PrunedContainers, RemoveOptions,
-    StopOptions, WaitCondition, WaitOutcome,
+    AttachOptions, CreateContainer, CreatedContainer, ListOptions, LogOptions, PrunedContainers,
+    RemoveOptions, StopOptions, WaitCondition, WaitOutcome,
 };
 pub use state::{ContainerState, Health, HealthProbe, Status};
+pub use stats::{
+    BlkioEntry, BlkioStats, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats,
+    ThrottlingData,
+};
 pub use streams::{Attachment, ContainerLogs, ContainerWait, LogStream, PendingStream};

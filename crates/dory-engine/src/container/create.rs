@@ -1,0 +1,252 @@
+//! `create`: validation, defaults, and the first version of the record.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::chown;
+use std::sync::Arc;
+
+use dory_log::{LogConfig, LogSubject};
+use dory_runtime::spec::UserNamespace;
+use dory_store::{Image, Owner};
+use dory_types::{ContainerId, ContainerName, Timestamp};
+
+use super::merge::{merge_image, path_and_args};
+use super::name::{random_bytes, random_name};
+use super::object::Container;
+use super::record::Record;
+use super::request::{CreateContainer, CreatedContainer};
+use super::state::ContainerState;
+use super::validate;
+use crate::config::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig};
+use crate::engine::{Engine, Inner, blocking};
+use crate::options::PrivilegedMode;
+use crate::spec::namespace::{Mode, Modes};
+use crate::spec::security::{self, SecurityOptions};
+use crate::{EngineError, Result};
+
+impl Engine {
+    /// Makes a container: `POST /containers/create`.
+    ///
+    /// # Errors
+    /// `Invalid` for a configuration that cannot work, `NotFound` for an unknown image or container that it refers
+    /// to, `Conflict` for a taken name, `Forbidden` for what would hand over the host against the engine's
+    /// configuration.
+    pub async fn create_container(&self, request: CreateContainer) -> Result<CreatedContainer> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.create(request)).await
+    }
+}
+
+impl Inner {
+    fn create(self: &Arc<Self>, request: CreateContainer) -> Result<CreatedContainer> {
+        let CreateContainer { name, platform, mut config, mut host_config, networking_config } = request;
+        validate::platform(&platform)?;
+        let warnings = validate::validate(&config, &mut host_config, self)?;
+        if config.image.is_empty() {
+            return Err(EngineError::invalid("no image specified"));
+        }
+        let image = self.store.image(&config.image).map_err(crate::image::store_error)?;
+        merge_image(&mut config, &image.config.config);
+        let (path, args) = path_and_args(&config)?;
+        self.fill_defaults(&config, &mut host_config)?;
+        let id = ContainerId::from_bytes(random_bytes());
+        let modes = Modes::parse(&host_config)?;
+        if config.hostname.is_empty() {
+            config.hostname = match &modes.uts {
+                Mode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                _ => id.short().to_owned(),
+            };
+        }
+        let name = self.reserve_name(name.as_deref(), &id)?;
+        let made =
+            self.make(&id, &name, &image, config, host_config, &modes, networking_config, (path, args));
+        match made {
+            Ok(container) => {
+                let record = container.record();
+                self.registry.insert(Arc::clone(&container));
+                self.sync_later(&container);
+                self.events.publish("container", "create", id.as_str(), record.event_attributes());
+                Ok(CreatedContainer { id, warnings })
+            }
+            Err(error) => {
+                self.registry.release(&name, &id);
+                Err(error)
+            }
+        }
+    }
+
+    fn reserve_name(&self, wanted: Option<&str>, id: &ContainerId) -> Result<ContainerName> {
+        if let Some(wanted) = wanted.filter(|name| !name.is_empty()) {
+            let name: ContainerName = wanted
+                .parse()
+                .map_err(|error: dory_types::NameError| EngineError::invalid(error.to_string()))?;
+            self.registry.reserve(&name, id)?;
+            return Ok(name);
+        }
+        let mut attempt = 0;
+        loop {
+            let name = random_name(attempt);
+            match self.registry.reserve(&name, id) {
+                Ok(()) => return Ok(name),
+                Err(error) if attempt > 50 => return Err(error),
+                Err(_) => attempt += 1,
+            }
+        }
+    }
+
+    /// What dockerd fills into `HostConfig` before it keeps it.
+    fn fill_defaults(&self, config: &ContainerConfig, host: &mut HostConfig) -> Result<()> {
+        if host.network_mode.is_empty() || host.network_mode == "default" {
+            host.network_mode = "bridge".to_owned();
+        }
+        if config.network_disabled {
+            host.network_mode = "none".to_owned();
+        }
+        if host.shm_size == 0 {
+            host.shm_size = self.options.shm_size;
+        }
+        if host.log_config.kind.is_empty() {
+            host.log_config.kind.clone_from(&self.options.log_driver);
+        }
+        if host.restart_policy.name.is_empty() {
+            host.restart_policy.name = "no".to_owned();
+        }
+        for (text, default) in [
+            (&mut host.ipc_mode, "private"),
+            (&mut host.cgroupns_mode, "private"),
+            (&mut host.runtime, "dory"),
+        ] {
+            if text.is_empty() {
+                default.clone_into(text);
+            }
+        }
+        let options = SecurityOptions::parse(host)?;
+        if !host.privileged {
+            let shown = !options.system_paths_unconfined;
+            if host.masked_paths.0.is_none() {
+                host.masked_paths = if shown { security::masked_paths() } else { Vec::new() }.into();
+            }
+            if host.readonly_paths.0.is_none() {
+                host.readonly_paths = if shown { security::readonly_paths() } else { Vec::new() }.into();
+            }
+        } else {
+            host.masked_paths = Default::default();
+            host.readonly_paths = Default::default();
+        }
+        // Joined names become ids: a name may mean another container tomorrow.
+        for mode in [&mut host.network_mode, &mut host.pid_mode, &mut host.ipc_mode] {
+            if let Some(reference) = mode.strip_prefix("container:") {
+                *mode = format!("container:{}", self.registry.find(reference)?.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the snapshot, the volumes and the record; nothing of them is left on failure.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one value that is built here")]
+    fn make(
+        &self,
+        id: &ContainerId,
+        name: &ContainerName,
+        image: &Image,
+        config: ContainerConfig,
+        host_config: HostConfig,
+        modes: &Modes,
+        networking: NetworkingConfig,
+        (path, args): (String, Vec<String>),
+    ) -> Result<Arc<Container>> {
+        let subject = LogSubject {
+            id: id.as_str(),
+            name: name.as_str(),
+            image_id: &format!("sha256:{}", image.id),
+            image_name: &config.image,
+            labels: Some(&config.labels),
+            env: &config.env,
+        };
+        let log =
+            LogConfig::from_docker(&host_config.log_config.kind, &host_config.log_config.config, &subject)
+                .map_err(|error| EngineError::invalid(error.to_string()))?;
+        let mut points = self.collect_points(&config, &host_config)?;
+        let endpoint = endpoint_wish(&host_config, modes, networking);
+        let user_namespace = self.allocate_user_namespace(&host_config, modes, id)?;
+        let made = self.make_files(id, image, &user_namespace).and_then(|snapshot| {
+            self.make_volumes(id, &mut points, &snapshot)?;
+            let record = Record {
+                id: id.clone(),
+                name: name.clone(),
+                created: Timestamp::now(),
+                image: image.id.clone(),
+                path,
+                args,
+                config: Arc::new(config),
+                host_config: Arc::new(host_config),
+                endpoint,
+                state: ContainerState::default(),
+                restart_count: 0,
+                stopped_by_user: false,
+                points,
+                user_namespace: user_namespace.clone(),
+                log,
+                run: None,
+            };
+            let container = Container::new(record, snapshot.directory.clone(), self.runtime_directory(id));
+            container.save()?;
+            Ok(Arc::new(container))
+        });
+        made.inspect_err(|_| {
+            self.ids.release(&user_namespace);
+            if let Err(error) = self.store.remove_snapshot(id) {
+                tracing::warn!(container.id = %id, %error, "Cannot remove what is left of a failed create");
+            }
+        })
+    }
+
+    /// Ids for a confined container; every other one has the engine's.
+    fn allocate_user_namespace(
+        &self,
+        host: &HostConfig,
+        modes: &Modes,
+        id: &ContainerId,
+    ) -> Result<UserNamespace> {
+        if !host.privileged || self.options.privileged == PrivilegedMode::Host {
+            return Ok(UserNamespace::Host);
+        }
+        if modes.user_host {
+            return Err(EngineError::new(
+                crate::ErrorKind::Forbidden,
+                "--userns=host together with --privileged would hand over the host: this engine confines privileged \
+                 containers to a user namespace of their own (set privileged = \"host\" in its configuration to have \
+                 Docker's meaning)",
+            ));
+        }
+        self.ids.allocate(&self.facts, id)
+    }
+
+    fn make_files(
+        &self,
+        id: &ContainerId,
+        image: &Image,
+        user: &UserNamespace,
+    ) -> Result<dory_store::Snapshot> {
+        let (uid, gid) = user.root();
+        let snapshot = self
+            .store
+            .create_snapshot(id, Some(&image.id), Owner { uid, gid })
+            .map_err(crate::image::store_error)?;
+        // Programs look for this file to learn that they run in a container.
+        let marker = snapshot.upper.join(".dockerenv");
+        std::fs::File::create(&marker)
+            .and_then(|_| chown(&marker, Some(uid), Some(gid)))
+            .map_err(|error| EngineError::failed("cannot make `.dockerenv`", error))?;
+        Ok(snapshot)
+    }
+}
+
+/// The wish for the container's network among those of the request.
+fn endpoint_wish(host: &HostConfig, modes: &Modes, networking: NetworkingConfig) -> EndpointSettings {
+    if modes.network != Mode::Private {
+        return EndpointSettings::default();
+    }
+    let wishes: BTreeMap<String, Option<EndpointSettings>> = networking.endpoints_config;
+    let mut wishes = wishes.into_iter().filter(|(name, _)| *name == host.network_mode || name == "default");
+    wishes.next().and_then(|(_, wish)| wish).unwrap_or_default()
+}

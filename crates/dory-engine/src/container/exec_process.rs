@@ -1,0 +1,46 @@
+//! The process of an exec, as the container's spec would have it.
+
+use dory_runtime::spec::{Process, Rootfs};
+
+use super::object::Container;
+use crate::Result;
+use crate::config::ExecConfig;
+use crate::engine::Inner;
+use crate::spec::namespace::Modes;
+use crate::spec::{Joined, SpecInput, process};
+
+impl Inner {
+    /// What `exec` runs in `container`.
+    pub(crate) fn exec_process(&self, container: &Container, exec: &ExecConfig) -> Result<Process> {
+        let record = container.record();
+        let modes = Modes::parse(&record.host_config)?;
+        let input = SpecInput {
+            id: &container.id,
+            config: &record.config,
+            host_config: &record.host_config,
+            facts: &self.facts,
+            path: &record.path,
+            args: &record.args,
+            hostname: &record.config.hostname,
+            user_namespace: &record.user_namespace,
+            modes: &modes,
+            joined: Joined::default(),
+            rootfs: Rootfs {
+                lower: Vec::new(),
+                upper: Default::default(),
+                work: Default::default(),
+                readonly: false,
+            },
+            devices: Vec::new(),
+            points: &[],
+            files: Vec::new(),
+            shared_memory: None,
+            shm_size: 0,
+            cgroup: None,
+            log: record.log.clone(),
+            directory: container.directory.clone(),
+            runtime_directory: container.runtime_directory.clone(),
+        };
+        process::exec(&input, exec)
+    }
+}

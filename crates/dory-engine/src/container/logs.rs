@@ -1,0 +1,218 @@
+//! `logs`: records read on a thread of their own, handed out as the API sends them.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use dory_log::{LogDriver, LogReader, LogWatch, ReadOptions, ReadOutcome, Record, Tail, header};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::mpsc;
+
+use super::object::Container;
+use super::request::LogOptions;
+use super::streams::{ContainerLogs, LogStream};
+use crate::engine::Engine;
+use crate::{EngineError, Result};
+
+/// Bytes after which a chunk is handed out.
+const CHUNK: usize = 64 << 10;
+/// Chunks that may wait for the client; a slow client makes the reader wait, never the container.
+const CHUNKS: usize = 4;
+/// How long a follower sleeps at most before it looks whether the container still runs.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+impl Engine {
+    /// Reads a container's log.
+    ///
+    /// # Errors
+    /// `Invalid` where neither stream is asked for, or the log driver keeps nothing.
+    pub async fn container_logs(&self, reference: &str, options: LogOptions) -> Result<ContainerLogs> {
+        let container = self.inner.registry.find(reference)?;
+        if !(options.stdout || options.stderr) {
+            return Err(EngineError::invalid("You must choose at least one stream"));
+        }
+        let record = container.record();
+        if record.log.driver == LogDriver::None {
+            return Err(EngineError::invalid("configured logging driver does not support reading"));
+        }
+        let tty = record.config.tty;
+        let (sender, receiver) = mpsc::channel(CHUNKS);
+        self.inner.runtime().spawn_blocking(move || {
+            let mut reading = Reading { container, options, tty, sender, chunk: BytesMut::new() };
+            if let Err(error) = reading.run() {
+                // A client that went away hears nothing of it.
+                let _ = reading.sender.blocking_send(Err(error));
+            }
+        });
+        Ok(ContainerLogs { tty, stream: LogStream { receiver } })
+    }
+}
+
+/// The file name of a container's log.
+pub(crate) fn log_name(container: &Container) -> String {
+    format!("{}-json.log", container.id)
+}
+
+struct Reading {
+    container: Arc<Container>,
+    options: LogOptions,
+    tty: bool,
+    sender: mpsc::Sender<Result<Bytes>>,
+    chunk: BytesMut,
+}
+
+impl Reading {
+    fn run(&mut self) -> Result<()> {
+        let failed = |error| EngineError::failed("cannot read the container's log", error);
+        let directory = self.open_directory()?;
+        // Made before the first reading, so that no line falls between the two.
+        let watch = match self.options.follow {
+            true => LogWatch::new(directory.as_fd()).ok(),
+            false => None,
+        };
+        let mut reader = LogReader::open(directory.as_fd(), &log_name(&self.container), self.read_options())
+            .map_err(failed)?;
+        loop {
+            // Looked at before the reading: what was written before the end is read after it.
+            let ended = !self.container.record().state.running || self.container.live().removed;
+            loop {
+                match reader.next().map_err(failed)? {
+                    ReadOutcome::Record(record) => append(&mut self.chunk, &record, &self.options, self.tty),
+                    ReadOutcome::Pending => break,
+                    ReadOutcome::End => {
+                        self.flush();
+                        return Ok(());
+                    }
+                }
+                if self.chunk.len() >= CHUNK && !self.flush() {
+                    return Ok(());
+                }
+            }
+            if !self.flush() || !self.options.follow || ended || self.is_past_until() {
+                return Ok(());
+            }
+            wait(watch.as_ref());
+            if self.sender.is_closed() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn open_directory(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&self.container.directory, flags, Mode::empty())
+            .map_err(|error| EngineError::failed("cannot open the container's directory", error))
+    }
+
+    fn read_options(&self) -> ReadOptions {
+        let time = |time: dory_types::Timestamp| {
+            dory_log::Timestamp::from_unix(time.unix_seconds(), time.subsecond_nanoseconds())
+        };
+        ReadOptions {
+            since: self.options.since.and_then(time),
+            until: self.options.until.and_then(time),
+            tail: self.options.tail.map_or(Tail::All, Tail::Last),
+            stdout: self.options.stdout,
+            stderr: self.options.stderr,
+        }
+    }
+
+    fn is_past_until(&self) -> bool {
+        self.options.until.is_some_and(|until| until < dory_types::Timestamp::now())
+    }
+
+    /// Hands the chunk out; false where nobody listens any more.
+    fn flush(&mut self) -> bool {
+        self.chunk.is_empty() || self.sender.blocking_send(Ok(self.chunk.split().freeze())).is_ok()
+    }
+}
+
+/// Sleeps until the log may have grown; also where there is no watch to be had.
+fn wait(watch: Option<&LogWatch>) {
+    let Some(watch) = watch else {
+        std::thread::sleep(Duration::from_millis(100));
+        return;
+    };
+    let mut descriptors = [PollFd::new(watch, PollFlags::IN)];
+    // Interrupted or not, the log is looked at again.
+    let _ = poll(&mut descriptors, Some(&LOOK));
+    if let Err(error) = watch.clear() {
+        tracing::debug!(%error, "Cannot clear a log's watch");
+    }
+}
+
+/// Appends one record in the form of `GET /containers/{id}/logs`.
+fn append(chunk: &mut BytesMut, record: &Record<'_>, options: &LogOptions, tty: bool) {
+    let start = chunk.len();
+    if !tty {
+        chunk.extend_from_slice(&header(record.stream, 0));
+    }
+    let body = chunk.len();
+    let mut prefix = Vec::new();
+    if options.timestamps {
+        record.time.append_rfc3339_fixed(&mut prefix);
+        prefix.push(b' ');
+    }
+    if options.details {
+        let details: Vec<String> = record
+            .attributes
+            .iter()
+            .map(|(name, value)| format!("{}={}", escape(name), escape(value)))
+            .collect();
+        prefix.extend_from_slice(details.join(",").as_bytes());
+        prefix.push(b' ');
+    }
+    chunk.extend_from_slice(&prefix);
+    chunk.extend_from_slice(record.bytes);
+    if !tty {
+        let length = u32::try_from(chunk.len() - body).unwrap_or(u32::MAX);
+        let header = header(record.stream, length);
+        chunk[start..start + header.len()].copy_from_slice(&header);
+    }
+}
+
+/// Go's `url.QueryEscape`, which dockerd applies to details.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(char::from(byte))
+            }
+            b' ' => escaped.push('+'),
+            other => escaped.push_str(&format!("%{other:02X}")),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use dory_log::Stream;
+
+    use super::*;
+
+    #[test]
+    fn frames_records() {
+        let attributes = BTreeMap::from([("a b".to_owned(), "c/d".to_owned())]);
+        let record = Record {
+            stream: Stream::Stderr,
+            time: dory_log::Timestamp::from_unix(0, 5).unwrap(),
+            bytes: b"hi\n",
+            attributes: &attributes,
+        };
+        let options = LogOptions { timestamps: true, details: true, ..LogOptions::default() };
+        let text = b"1970-01-01T00:00:00.000000005Z a+b=c%2Fd hi\n";
+        let mut chunk = BytesMut::new();
+        append(&mut chunk, &record, &options, true);
+        assert_eq!(&chunk[..], text);
+        chunk.clear();
+        append(&mut chunk, &record, &options, false);
+        assert_eq!(&chunk[..8], [2, 0, 0, 0, 0, 0, 0, u8::try_from(text.len()).unwrap()]);
+        assert_eq!(&chunk[8..], text);
+    }
+}

@@ -1,0 +1,79 @@
+//! What is kept of a container in its directory, and what inspect is made of.
+
+use std::sync::Arc;
+
+use dory_cgroup::Group;
+use dory_net::{Endpoint, PortMapping};
+use dory_runtime::spec::UserNamespace;
+use dory_types::{ContainerId, ContainerName, ImageId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::state::ContainerState;
+use crate::config::{ContainerConfig, EndpointSettings, HostConfig};
+use crate::mount::Point;
+
+/// The record's file in the container's directory.
+pub(crate) const RECORD_NAME: &str = "record.json";
+
+/// One container. Versions are immutable and shared: readers take the `Arc`, a change makes a new one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: ContainerId,
+    pub(crate) name: ContainerName,
+    pub(crate) created: Timestamp,
+    pub(crate) image: ImageId,
+    /// Program and arguments: entry point and command together.
+    pub(crate) path: String,
+    pub(crate) args: Vec<String>,
+    /// Merged with the image's.
+    pub(crate) config: Arc<ContainerConfig>,
+    pub(crate) host_config: Arc<HostConfig>,
+    /// What was wished of the endpoint on the bridge.
+    pub(crate) endpoint: EndpointSettings,
+    pub(crate) state: ContainerState,
+    pub(crate) restart_count: u32,
+    /// A stop or kill was asked for: no restart policy but `always` at the engine's start goes against that.
+    pub(crate) stopped_by_user: bool,
+    pub(crate) points: Vec<Point>,
+    /// Where the container's ids lie; fixed at creation, because its files belong to them.
+    pub(crate) user_namespace: UserNamespace,
+    pub(crate) log: dory_log::LogConfig,
+    /// The present or the last run.
+    pub(crate) run: Option<Run>,
+}
+
+/// What one run holds; released when it ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) group: Group,
+    /// Taken from the bridge's subnet.
+    pub(crate) address: Option<std::net::Ipv4Addr>,
+    pub(crate) endpoint: Option<Endpoint>,
+    /// Names the endpoint in the API; 64 hexadecimal digits.
+    pub(crate) endpoint_id: String,
+    /// Names the network namespace in the API.
+    pub(crate) sandbox_id: String,
+    pub(crate) ports: Vec<PortMapping>,
+    /// What the surroundings refused and nobody asked for by name.
+    pub(crate) facts: Vec<String>,
+}
+
+impl Record {
+    /// True while a process of it runs, frozen or not.
+    pub(crate) fn runs(&self) -> bool {
+        self.state.running && !self.state.restarting
+    }
+
+    /// The present run; `None` where none is under way.
+    pub(crate) fn present_run(&self) -> Option<&Run> {
+        self.run.as_ref().filter(|_| self.state.running)
+    }
+
+    /// Attributes of this container's events: image, name and labels.
+    pub(crate) fn event_attributes(&self) -> std::collections::BTreeMap<String, String> {
+        let mut attributes = self.config.labels.clone();
+        attributes.insert("image".to_owned(), self.config.image.clone());
+        attributes.insert("name".to_owned(), self.name.as_str().to_owned());
+        attributes
+    }
+}

@@ -1,0 +1,213 @@
+//! What an engine finds when it opens: containers that run, that ended meanwhile, and what is left of dead ones.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use dory_net::PortMapping;
+use dory_runtime::protocol::ShimState;
+use dory_types::{ContainerId, Timestamp};
+
+use crate::container::{Container, Status, stored_exit};
+use crate::engine::{Engine, Inner, blocking};
+use crate::{EngineError, Result};
+
+/// A container that was found, and its shim where it runs.
+struct Found {
+    container: Arc<Container>,
+    monitor: Option<(ShimState, UnixStream)>,
+}
+
+impl Engine {
+    /// Finds every container of the data-root and brings it, and what it holds, into a true state.
+    pub(crate) async fn restore(&self) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        let found = blocking(move || {
+            let found = inner.find_containers()?;
+            inner.take_resources(&found);
+            Ok(found)
+        })
+        .await?;
+        let mut restarts = Vec::new();
+        for Found { container, monitor } in found {
+            let record = container.record();
+            if let Some((_, monitor)) = monitor {
+                self.watch(&container, monitor, None);
+                continue;
+            }
+            if record.state.running {
+                let target = Arc::clone(&container);
+                let exit = blocking(move || Ok(stored_exit(&target))).await?;
+                tracing::info!(container.id = %container.id, exit.code = exit.exit_code, "A container ended without an engine");
+                let restarts_now = wants_restart_at_open(&container);
+                // The policy's own waits are for containers that fail in front of an engine.
+                container.update(|record| record.stopped_by_user |= restarts_now);
+                self.on_exit(&container, Some(exit)).await;
+                if restarts_now {
+                    container.update(|record| record.stopped_by_user = false);
+                    restarts.push(container);
+                }
+                continue;
+            }
+            if wants_restart_at_open(&container) {
+                restarts.push(container);
+            } else if record.host_config.auto_remove && record.state.status != Status::Created {
+                let _lifecycle = container.lifecycle.lock().await;
+                self.remove_locked(&container, true).await?;
+            }
+        }
+        let engine = self.clone();
+        self.inner.runtime().spawn(async move {
+            for container in restarts {
+                engine.restart_at_open(&container).await;
+            }
+        });
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            inner.sweep();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn restart_at_open(&self, container: &Arc<Container>) {
+        let _lifecycle = container.lifecycle.lock().await;
+        if container.live().removed || container.record().state.running || self.inner.is_ending() {
+            return;
+        }
+        if let Err(error) = self.launch(container).await {
+            tracing::warn!(container.id = %container.id, %error, "Cannot restart a container at the engine's start");
+        }
+    }
+}
+
+/// moby `daemon.restore`: `always` even where somebody stopped it, `unless-stopped` unless so, `on-failure` after one.
+fn wants_restart_at_open(container: &Container) -> bool {
+    let record = container.record();
+    let ran = record.state.status != Status::Created;
+    match record.host_config.restart_policy.name.as_str() {
+        "always" => ran,
+        "unless-stopped" => ran && !record.stopped_by_user,
+        "on-failure" => {
+            let policy = &record.host_config.restart_policy;
+            record.state.running
+                && !record.stopped_by_user
+                && (policy.maximum_retry_count == 0
+                    || i64::from(record.restart_count) < policy.maximum_retry_count)
+        }
+        _ => false,
+    }
+}
+
+impl Inner {
+    fn find_containers(&self) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for id in self.store.snapshots() {
+            match self.find_container(&id) {
+                Ok(Some(container)) => found.push(container),
+                // The engine died between making the files and writing the record: nobody was ever told of it.
+                Ok(None) => self.discard(&id),
+                Err(error) => {
+                    tracing::error!(container.id = %id, %error, "A container's record cannot be used; its files stay");
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn find_container(&self, id: &ContainerId) -> Result<Option<Found>> {
+        let Some(snapshot) = self.store.snapshot(id) else { return Ok(None) };
+        let container = Container::read(snapshot.directory, self.runtime_directory(id))
+            .map_err(|error| EngineError::failed("cannot read the container's record", error))?;
+        let Some(container) = container else { return Ok(None) };
+        let container = Arc::new(container);
+        let record = container.record();
+        self.registry.reserve(&record.name, id)?;
+        self.registry.insert(Arc::clone(&container));
+        self.ids.restore(&record.user_namespace, id);
+        let monitor = container.shim().monitor().ok();
+        if let Some((state, _)) = &monitor {
+            container.update(|record| {
+                let known = record.state.running && !record.state.restarting;
+                record.state.status = if record.state.paused { Status::Paused } else { Status::Running };
+                record.state.running = true;
+                record.state.restarting = false;
+                record.state.pid = state.pid;
+                if !known {
+                    // The last engine died before it could write that the container runs.
+                    record.state.started_at = Timestamp::now();
+                }
+            });
+            container.live().attachable = true;
+            container.save()?;
+        }
+        Ok(Some(Found { container, monitor }))
+    }
+
+    fn discard(&self, id: &ContainerId) {
+        if let Err(error) = self.store.remove_snapshot(id) {
+            tracing::warn!(container.id = %id, %error, "Cannot remove what is left of a container");
+        }
+    }
+
+    /// Takes addresses and ports that running containers have; the network is touched only where there are some.
+    fn take_resources(&self, found: &[Found]) {
+        let mut taken: Vec<(Ipv4Addr, Vec<PortMapping>)> = Vec::new();
+        let mut interfaces = Vec::new();
+        for Found { container, monitor } in found {
+            let record = container.record();
+            let Some(run) = &record.run else { continue };
+            if monitor.is_some()
+                && let Some(address) = run.address
+            {
+                taken.push((address, run.ports.clone()));
+                interfaces.extend(run.endpoint.iter().map(|endpoint| endpoint.host_interface.clone()));
+            }
+        }
+        let had_network = found
+            .iter()
+            .any(|found| found.container.record().run.as_ref().is_some_and(|run| run.address.is_some()));
+        if !had_network {
+            return;
+        }
+        let network = match self.bridge.network() {
+            Ok(network) => network,
+            Err(error) => {
+                tracing::warn!(%error, "Running containers have lost their network");
+                return;
+            }
+        };
+        for address in network.restore(taken.iter().map(|(address, _)| *address)) {
+            tracing::warn!(%address, "A running container's address is not of the bridge's subnet");
+        }
+        if let Err(error) = network.restore_ports(&self.ports, &taken) {
+            tracing::warn!(%error, "Cannot put published ports back");
+        }
+        if let Err(error) = network.sweep(&interfaces) {
+            tracing::warn!(%error, "Cannot remove interfaces of dead containers");
+        }
+    }
+
+    /// Removes control groups and runtime directories that belong to no container.
+    fn sweep(&self) {
+        let all = self.registry.all();
+        let live: BTreeSet<ContainerId> = all
+            .iter()
+            .filter(|container| container.record().state.running)
+            .map(|container| container.id.clone())
+            .collect();
+        for error in self.cgroups.sweep(&live) {
+            tracing::warn!(%error, "Cannot remove a dead container's control group");
+        }
+        let Ok(entries) = std::fs::read_dir(self.options.exec_root.join("containers")) else { return };
+        for entry in entries.flatten() {
+            let id = entry.file_name().to_str().and_then(|name| name.parse::<ContainerId>().ok());
+            if id.is_some_and(|id| !live.contains(&id))
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "Cannot remove a dead container's directory");
+            }
+        }
+    }
+}
