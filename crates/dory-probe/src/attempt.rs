@@ -56,7 +56,7 @@ features! {
     BoundProc => "bound /proc",
     /// A new network namespace's own /sys, writable.
     Sysfs => "fresh /sys",
-    /// The same, read-only.
+    /// The same, read-only; tried only where that was refused.
     SysfsReadOnly => "fresh /sys, read-only",
     /// A devpts instance of its own.
     Devpts => "devpts",

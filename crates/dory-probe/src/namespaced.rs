@@ -33,8 +33,7 @@ pub(crate) const NAMESPACES: [(Feature, u64); 6] = [
     (Feature::CgroupNamespace, NEW_CGROUP),
 ];
 
-/// In this order: the last ones change the root directory.
-const TRIES: [Try; 17] = [
+const TRIES: [Try; 15] = [
     Try::new(Feature::Tmpfs, NEW_MOUNT, tmpfs),
     Try::new(Feature::Bind, NEW_MOUNT, || Ok(mount_bind("lower", "m")?)),
     Try::new(Feature::NewMountApi, NEW_MOUNT, new_mount_api),
@@ -50,9 +49,17 @@ const TRIES: [Try; 17] = [
     Try::new(Feature::CgroupFreshMount, NEW_MOUNT | NEW_CGROUP, fresh_cgroup),
     Try::new(Feature::IdMappedOwn, NEW_MOUNT, id_mapped_own),
     Try::new(Feature::IdMappedDataRoot, NEW_MOUNT, || id_map_onto("lower")),
+];
+
+/// Writable, or else read-only; an own network namespace is needed.
+const SYSFS: [Try; 2] = [
     Try::new(Feature::Sysfs, NEW_MOUNT | NEW_NETWORK, || mount_at("sysfs", MountFlags::empty())),
     Try::new(Feature::SysfsReadOnly, NEW_MOUNT | NEW_NETWORK, || mount_at("sysfs", MountFlags::RDONLY)),
 ];
+
+/// Two ways to change the root directory; Docker's seccomp profile forbids the first one.
+const ROOT: [Try; 2] =
+    [Try::new(Feature::PivotRoot, NEW_MOUNT, pivot_root), Try::new(Feature::MoveRoot, NEW_MOUNT, move_root)];
 
 /// Makes every attempt that `namespaces` allow, as the trial's own process.
 pub(crate) fn run(reporter: &mut Reporter, namespaces: u64) {
@@ -74,8 +81,17 @@ pub(crate) fn run(reporter: &mut Reporter, namespaces: u64) {
     let overlay: fn() -> io::Result<()> =
         if in_user_namespace { || overlay(",userxattr") } else { || overlay("") };
     reporter.run(&Try::new(Feature::Overlay, NEW_MOUNT, overlay));
-    if !reporter.run(&Try::new(Feature::PivotRoot, NEW_MOUNT, pivot_root)).works() {
-        reporter.run(&Try::new(Feature::MoveRoot, NEW_MOUNT, move_root));
+    if namespaces & NEW_NETWORK != 0 {
+        first_of(reporter, &SYSFS);
+    }
+    // Last, for they change the root directory.
+    first_of(reporter, &ROOT);
+}
+
+/// Makes the second attempt only where the first was refused.
+fn first_of(reporter: &mut Reporter, attempts: &[Try; 2]) {
+    if !reporter.run(&attempts[0]).works() {
+        reporter.run(&attempts[1]);
     }
 }
 
