@@ -1,6 +1,6 @@
 //! A container's own files: the directory that overlayfs writes to, and which layers lie below it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -150,9 +150,16 @@ impl Store {
         }
     }
 
-    /// Layers' directories, the top one first.
+    /// Layers' directories, the top one first. A layer that an image has twice counts where it is uppermost: that
+    /// hides all it has further down, and overlayfs refuses one directory in two places (ELOOP).
     fn lower_directories(&self, diff_ids: &[Digest]) -> Vec<PathBuf> {
-        diff_ids.iter().rev().map(|layer| self.layer_path(layer)).collect()
+        let mut seen = HashSet::new();
+        diff_ids
+            .iter()
+            .rev()
+            .filter(|layer| seen.insert(**layer))
+            .map(|layer| self.layer_path(layer))
+            .collect()
     }
 
     /// Finds the snapshots on the disk. One whose record was torn by a power cut counts as using nothing: its

@@ -87,6 +87,17 @@ fn privileged_snapshots_keep_layers_of_images_that_were_forced_away() {
 }
 
 #[test]
+fn privileged_a_layer_may_be_there_twice() {
+    let (directory, store) = store();
+    let (one, two) = (Layer::new().file("f", b"1").tar(), Layer::new().file("f", b"2").tar());
+    let archive = docker_archive(&["a:1"], &[one.clone(), two, one]);
+    let id = store.load(archive.as_slice(), &mut |_| {}).unwrap().remove(0).id;
+    let (chain, config) = store.layer_chain(&id).unwrap();
+    assert_eq!((chain.len(), config.rootfs.diff_ids.len(), layers(&directory)), (2, 3, 2));
+    assert_eq!(std::fs::read(chain[0].join("f")).unwrap(), b"1");
+}
+
+#[test]
 fn privileged_a_taken_tag_moves() {
     let (_directory, store) = store();
     let first = load(&store, "a:1");

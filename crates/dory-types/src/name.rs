@@ -52,11 +52,11 @@ impl FromStr for ContainerName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VolumeNameError {
     /// One character, or none.
-    #[error("volume name is too short, names should be at least two alphanumeric characters")]
-    TooShort,
+    #[error("create {0}: volume name is too short, names should be at least two alphanumeric characters")]
+    TooShort(String),
     /// A character outside the allowed ones.
     #[error(
-        "{0:?} includes invalid characters for a local volume name, only {RESTRICTED_NAME_CHARS:?} are allowed. \
+        "create {0}: {0:?} includes invalid characters for a local volume name, only {RESTRICTED_NAME_CHARS:?} are allowed. \
          If you intended to pass a host directory, use absolute path"
     )]
     InvalidCharacters(String),
@@ -79,7 +79,7 @@ impl FromStr for VolumeName {
 
     fn from_str(text: &str) -> Result<Self, VolumeNameError> {
         match text {
-            _ if text.len() < 2 => Err(VolumeNameError::TooShort),
+            _ if text.len() < 2 => Err(VolumeNameError::TooShort(text.to_owned())),
             _ if is_restricted_name(text) => Ok(Self(text.to_owned())),
             _ => Err(VolumeNameError::InvalidCharacters(text.to_owned())),
         }
@@ -142,10 +142,13 @@ mod tests {
     #[test]
     fn volume_names() {
         assert!("data_1".parse::<VolumeName>().is_ok());
-        assert_eq!("a".parse::<VolumeName>(), Err(VolumeNameError::TooShort));
+        assert_eq!(
+            "a".parse::<VolumeName>().unwrap_err().to_string(),
+            "create a: volume name is too short, names should be at least two alphanumeric characters"
+        );
         assert_eq!(
             "../x".parse::<VolumeName>().unwrap_err().to_string(),
-            "\"../x\" includes invalid characters for a local volume name, only \
+            "create ../x: \"../x\" includes invalid characters for a local volume name, only \
              \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
         );
     }

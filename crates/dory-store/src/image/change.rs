@@ -11,6 +11,21 @@ mod words;
 /// Docker runs a command in shell form with this.
 const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
+/// The instructions that alter a configuration.
+const KNOWN: [&str; 11] = [
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
 /// An instruction cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
@@ -26,12 +41,25 @@ pub enum ChangeError {
     /// A name is missing before `=`; dockerd's message.
     #[error("{0} names can not be blank")]
     BlankName(String),
-    /// A quote is opened and not closed.
-    #[error("unexpected end of statement while looking for matching quote in {0:?}")]
-    Quote(String),
+    /// There is a name and nothing else; dockerd's message.
+    #[error("{0} must have two arguments")]
+    OneArgument(String),
+    /// A quote is opened and not closed; dockerd's message.
+    #[error(
+        "failed to process {word:?}: unexpected end of statement while looking for matching {quote}-quote"
+    )]
+    Quote {
+        /// What has it.
+        word: String,
+        /// `double` or `single`.
+        quote: &'static str,
+    },
     /// Not a port; dockerd's message.
     #[error("invalid containerPort: {0}")]
     Port(String),
+    /// Not a protocol with ports; dockerd's message.
+    #[error("invalid proto: {0}")]
+    Protocol(String),
     /// An option of HEALTHCHECK is unknown; dockerd's message.
     #[error("Unknown flag: {0}")]
     UnknownFlag(String),
@@ -60,8 +88,11 @@ pub fn apply_changes(config: &mut RunConfig, changes: &[String]) -> Result<(), C
     for line in
         changes.iter().flat_map(|change| change.lines()).map(str::trim).filter(|line| !line.is_empty())
     {
-        let (instruction, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let instruction = instruction.to_ascii_uppercase();
+        let (written, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let instruction = written.to_ascii_uppercase();
+        if !KNOWN.contains(&instruction.as_str()) {
+            return Err(ChangeError::NotAChange(written.to_owned()));
+        }
         let change = Change { instruction: &instruction, arguments: arguments.trim() };
         if instruction == "ENTRYPOINT" && !command_is_set {
             // The arguments that the image had belong to its own entrypoint.
@@ -81,23 +112,7 @@ struct Change<'a> {
 
 impl Change<'_> {
     fn apply(&self, config: &mut RunConfig) -> Result<(), ChangeError> {
-        const KNOWN: [&str; 11] = [
-            "CMD",
-            "ENTRYPOINT",
-            "ENV",
-            "EXPOSE",
-            "HEALTHCHECK",
-            "LABEL",
-            "ONBUILD",
-            "STOPSIGNAL",
-            "USER",
-            "VOLUME",
-            "WORKDIR",
-        ];
-        if !KNOWN.contains(&self.instruction) {
-            return Err(ChangeError::NotAChange(self.instruction.to_owned()));
-        }
-        if self.arguments.is_empty() {
+        if self.arguments.is_empty() && !matches!(self.instruction, "CMD" | "ENTRYPOINT") {
             return Err(ChangeError::NoArgument(self.instruction.to_owned()));
         }
         match self.instruction {
@@ -131,18 +146,18 @@ impl Change<'_> {
         if let Some(list) = exec_form(self.arguments) {
             return Ok(list);
         }
-        words::split(self.arguments)?.iter().map(|word| words::expand(word, &config.env)).collect()
+        words::split(self.arguments).iter().map(|word| words::expand(word, &config.env)).collect()
     }
 
     /// `name=value …`, or the older form `name value`.
     fn pairs(&self, config: &RunConfig) -> Result<Vec<(String, String)>, ChangeError> {
-        let words = words::split(self.arguments)?;
+        let words = words::split(self.arguments);
         let expand = |text: &str| words::expand(text, &config.env);
         if !words[0].contains('=') {
             let (name, value) = self
                 .arguments
                 .split_once(char::is_whitespace)
-                .ok_or_else(|| ChangeError::NotAPair(self.arguments.to_owned()))?;
+                .ok_or_else(|| ChangeError::OneArgument(self.instruction.to_owned()))?;
             return Ok(vec![(expand(name)?, expand(value.trim_start())?)]);
         }
         let pairs = words.iter().map(|word| {
@@ -163,7 +178,10 @@ impl Change<'_> {
             let first: u16 = first.parse().map_err(|_| invalid())?;
             let last: u16 = last.parse().map_err(|_| invalid())?;
             let protocol = protocol.to_ascii_lowercase();
-            if last < first || !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+            if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+                return Err(ChangeError::Protocol(protocol));
+            }
+            if last < first {
                 return Err(invalid());
             }
             let ports = (first..=last).map(|port| (format!("{port}/{protocol}"), BTreeMap::new()));
@@ -188,6 +206,9 @@ fn exec_form(arguments: &str) -> Option<Vec<String>> {
 
 /// A command: a JSON array as it is, everything else for the shell.
 fn command(arguments: &str, shell: &[String]) -> Vec<String> {
+    if arguments.is_empty() {
+        return Vec::new();
+    }
     exec_form(arguments).unwrap_or_else(|| {
         let default = || DEFAULT_SHELL.map(str::to_owned).to_vec();
         let mut command = if shell.is_empty() { default() } else { shell.to_vec() };
@@ -328,16 +349,19 @@ mod tests {
     #[test]
     fn refuses_with_dockers_texts() {
         let cases = [
-            ("RUN x", "RUN is not a valid change command"),
+            ("run x", "run is not a valid change command"),
             ("FOO x", "FOO is not a valid change command"),
-            ("CMD", "CMD requires at least one argument"),
-            ("ENV A", "Syntax error - can't find = in \"A\". Must be of the form: name=value"),
+            ("USER", "USER requires at least one argument"),
+            ("ENV A", "ENV must have two arguments"),
             ("ENV A=1 B", "Syntax error - can't find = in \"B\". Must be of the form: name=value"),
             ("LABEL =x", "LABEL names can not be blank"),
-            ("ENV A=\"x", "unexpected end of statement while looking for matching quote in \"A=\\\"x\""),
+            (
+                "ENV A=\"x",
+                "failed to process \"\\\"x\": unexpected end of statement while looking for matching double-quote",
+            ),
             ("EXPOSE x", "invalid containerPort: x"),
             ("EXPOSE 70000", "invalid containerPort: 70000"),
-            ("EXPOSE 80/icmp", "invalid containerPort: 80/icmp"),
+            ("EXPOSE 80/icmp", "invalid proto: icmp"),
             ("HEALTHCHECK --x=1 CMD y", "Unknown flag: x"),
             ("HEALTHCHECK FOO", "Unknown type \"FOO\" in HEALTHCHECK (try CMD)"),
             ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),

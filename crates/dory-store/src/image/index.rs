@@ -36,11 +36,17 @@ impl ImageIndex {
         references
     }
 
-    /// Lets `reference` mean `id`; the image that it meant before, where that is another one.
+    /// Lets `reference` mean `id` because somebody asked for it `now`; the image that it meant before, where that is
+    /// another one.
     pub(crate) fn tag(&mut self, reference: ImageReference, id: &ImageId, now: Timestamp) -> Option<ImageId> {
         if let Some(entry) = self.images.get_mut(id) {
             entry.last_tagged = now;
         }
+        self.set_reference(reference, id)
+    }
+
+    /// Lets `reference` mean `id` because an archive says so, which dockerd does not count as tagging.
+    pub(crate) fn set_reference(&mut self, reference: ImageReference, id: &ImageId) -> Option<ImageId> {
         self.references.insert(reference, id.clone()).filter(|previous| previous != id)
     }
 }

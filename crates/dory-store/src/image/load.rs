@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use dory_types::{Digest, ImageId, ImageReference, Timestamp};
+use dory_types::{Digest, ImageId, ImageReference};
 use tar::EntryType;
 
 use super::ImageConfig;
@@ -159,11 +159,10 @@ impl Store {
             |hold: &LayerHold<'_>| images.iter().any(|image| image.diff_ids.contains(&hold.diff_id()));
         let holds = layers.into_values().flatten().map(|(hold, _)| hold).filter(needed);
         let mut change = self.change(holds.collect())?;
-        let now = Timestamp::now();
         let mut loaded = Vec::new();
         for PlannedImage { config, references, .. } in images {
             let id = change.add_image(&config)?;
-            let displaced = tag_all(&mut change, &references, &id, now);
+            let displaced = set_references(&mut change, &references, &id);
             loaded.push(LoadedImage { id, references, displaced });
         }
         change.commit()?;
@@ -172,14 +171,13 @@ impl Store {
 }
 
 /// Lets every name mean `id`; those that meant another image.
-fn tag_all(
+fn set_references(
     change: &mut Change<'_>,
     references: &[ImageReference],
     id: &ImageId,
-    now: Timestamp,
 ) -> Vec<(ImageReference, ImageId)> {
     let displaced = references.iter().filter_map(|reference| {
-        let previous = change.index.tag(reference.clone(), id, now)?;
+        let previous = change.index.set_reference(reference.clone(), id)?;
         Some((reference.clone(), previous))
     });
     displaced.collect()

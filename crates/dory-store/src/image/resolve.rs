@@ -68,7 +68,7 @@ impl ImageIndex {
             let id = ImageId::from(digest);
             return match self.images.contains_key(&id) {
                 true => Ok(id),
-                false => Err(ResolveError::NotFound(text.to_owned())),
+                false => Err(ResolveError::NotFound(digest.to_string())),
             };
         }
         let name = text.parse::<ImageReference>();
@@ -136,7 +136,7 @@ mod tests {
                 "NO",
                 Err("invalid reference format: repository name (library/NO) must be lowercase".to_owned()),
             ),
-            (&"f".repeat(64), Err(format!("No such image: {}", "f".repeat(64)))),
+            (&"f".repeat(64), Err(format!("No such image: sha256:{}", "f".repeat(64)))),
         ];
         for (text, expected) in cases {
             let result = index.resolve(text).map_err(|error| error.to_string());

@@ -2,8 +2,8 @@
 
 use super::ChangeError;
 
-/// Splits at white space outside quotes; quotes and backslashes stay.
-pub(super) fn split(text: &str) -> Result<Vec<String>, ChangeError> {
+/// Splits at white space outside quotes; quotes and backslashes stay. There is one word at least, which may be empty.
+pub(super) fn split(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quote = None;
@@ -27,13 +27,10 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, ChangeError> {
         }
         word.push(letter);
     }
-    if quote.is_some() {
-        return Err(ChangeError::Quote(text.to_owned()));
-    }
-    if !word.is_empty() {
+    if !word.is_empty() || words.is_empty() {
         words.push(word);
     }
-    Ok(words)
+    words
 }
 
 /// Takes quotes and backslashes out and puts variables of `environment` in; single quotes keep everything.
@@ -52,10 +49,11 @@ pub(super) fn expand(text: &str, environment: &[String]) -> Result<String, Chang
             (_, letter) => value.push(letter),
         }
     }
-    if quote.is_some() {
-        return Err(ChangeError::Quote(text.to_owned()));
+    match quote {
+        None => Ok(value),
+        Some('"') => Err(ChangeError::Quote { word: text.to_owned(), quote: "double" }),
+        Some(_) => Err(ChangeError::Quote { word: text.to_owned(), quote: "single" }),
     }
-    Ok(value)
 }
 
 /// Takes one letter off.
@@ -98,7 +96,7 @@ mod tests {
 
     #[test]
     fn splits_and_expands() {
-        assert_eq!(split(r#"a="b c" d\ e 'f g'"#).unwrap(), [r#"a="b c""#, r"d\ e", "'f g'"]);
+        assert_eq!(split(r#"a="b c" d\ e 'f g'"#), [r#"a="b c""#, r"d\ e", "'f g'"]);
         let environment = ["A=1".to_owned(), "E=".to_owned()];
         let cases = [
             ("$A", "1"),
