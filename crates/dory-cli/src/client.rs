@@ -327,17 +327,4 @@ fn escape(target: &mut String, text: &str, plain: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_escaped() {
-        let path = Path::new(&["images", "registry:5000/a b", "json"])
-            .query("filters", r#"{"a":["b&c"]}"#)
-            .flag("all", true)
-            .flag("no", false)
-            .optional("empty", "");
-        let expected = "/images/registry:5000/a%20b/json?filters=%7B%22a%22:%5B%22b%26c%22%5D%7D&all=1";
-        assert_eq!(path.as_str(), expected);
-    }
-}
+mod tests;

@@ -122,19 +122,20 @@ fn describe(command: &str, error: &anyhow::Error) -> (String, u8) {
     if let Some(api) = error.downcast_ref::<ApiError>() {
         return (api.to_string(), code::FAILED);
     }
-    let mut text = format!("error: {error}");
-    for cause in error.chain().skip(1) {
-        text.push_str(&format!(": {cause}"));
-    }
-    if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
-        text.push_str(&format!("\n\nhint: {}", hinted.hint));
-    } else if let Some(hinted) = error.downcast_ref::<Hinted>() {
-        text.push_str(&format!("\n\nhint: {}", hinted.hint));
-    }
-    (text, code::FAILED)
+    (describe_chain("error", error), code::FAILED)
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+/// `prefix`, the error with its causes, and the way out if there is one.
+pub(crate) fn describe_chain(prefix: &str, error: &anyhow::Error) -> String {
+    let mut text = format!("{prefix}: {error:#}");
+    if let Some(hinted) = error.downcast_ref::<Hinted>() {
+        text.push_str(&format!("\n\nhint: {}", hinted.hint));
+    }
+    text
+}
+
+/// True where the reader of our output has gone, which is no failure.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())

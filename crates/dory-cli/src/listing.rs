@@ -87,7 +87,7 @@ fn label_titles(format: &str) -> Data {
     let keys = format.split(".Label ").skip(1).filter_map(|rest| rest.split('"').nth(1));
     let titles = keys.map(|key| {
         let last = key.rsplit('.').next().unwrap_or(key).replace(['-', '_'], " ");
-        (key.to_owned(), last.to_uppercase().into())
+        (key.to_owned(), last.into())
     });
     Data::Map(vec![("Label".to_owned(), Data::Map(titles.collect()))])
 }
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(render(r#"{{.ID}}\t{{.Label "a.first-name"}}{{.Label "none"}}"#, true), "1\tx\n");
         assert_eq!(
             render(r#"table {{.ID}}\t{{.Label "a.first-name"}}"#, false),
-            "ID        FIRST NAME\n1         x\n"
+            "ID        first name\n1         x\n"
         );
     }
 }

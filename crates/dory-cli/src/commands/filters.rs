@@ -2,33 +2,61 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use crate::flags::{Arguments, FlagError};
 
-/// The API's `filters` parameter for `name=value` texts; empty where there are none.
-///
-/// # Errors
-/// Docker's text for a filter without a value.
-pub(super) fn filters(texts: &[String]) -> Result<String> {
-    let mut filters: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for text in texts {
-        let Some((name, value)) = text.split_once('=') else {
-            bail!("bad format of filter (expected name=value)");
-        };
-        filters.entry(name.trim()).or_default().push(value.trim());
+/// Conditions on what is listed or removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Filters(BTreeMap<String, Vec<String>>);
+
+impl Filters {
+    /// Reads `--filter`.
+    ///
+    /// # Errors
+    /// Docker's text for a filter without a value.
+    pub(super) fn read(arguments: &Arguments) -> Result<Self, FlagError> {
+        let mut filters = Self::default();
+        for (name, value) in arguments.parsed_list("filter", |text| match text.split_once('=') {
+            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+            None => Err("bad format of filter (expected name=value)"),
+        })? {
+            filters.add(&name, &value);
+        }
+        Ok(filters)
     }
-    if filters.is_empty() {
-        return Ok(String::new());
+
+    /// Adds a condition.
+    pub(super) fn add(&mut self, name: &str, value: &str) {
+        self.0.entry(name.to_owned()).or_default().push(value.to_owned());
     }
-    Ok(serde_json::to_string(&filters)?)
+
+    /// The API's `filters` parameter; empty where there are none.
+    pub(super) fn to_parameter(&self) -> String {
+        if self.0.is_empty() {
+            return String::new();
+        }
+        serde_json::to_string(&self.0).expect("maps of texts always encode")
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::flags::{FlagsEnd, list};
+
+    fn read(words: &[&str]) -> Result<Filters, FlagError> {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        Filters::read(&Arguments::parse(&[&[list("filter", 'f', "x")]], FlagsEnd::DoubleDash, words)?)
+    }
+
     #[test]
     fn groups_by_name() {
-        let texts = ["label=a=b".to_owned(), "status=exited".to_owned(), "label=c".to_owned()];
-        assert_eq!(super::filters(&texts).unwrap(), r#"{"label":["a=b","c"],"status":["exited"]}"#);
-        assert_eq!(super::filters(&[]).unwrap(), "");
-        assert!(super::filters(&["x".to_owned()]).is_err());
+        let mut filters = read(&["-f", "label=a=b", "-f", "status=exited"]).unwrap();
+        filters.add("label", "c");
+        assert_eq!(filters.to_parameter(), r#"{"label":["a=b","c"],"status":["exited"]}"#);
+        assert_eq!(Filters::default().to_parameter(), "");
+        assert_eq!(
+            read(&["-f", "x"]).unwrap_err().to_string(),
+            "invalid argument \"x\" for \"-f, --filter\" flag: bad format of filter (expected name=value)"
+        );
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::each::for_each;
-use super::filters::filters;
+use super::filters::Filters;
 use super::system::prune::{Kind, confirm, prune_kind};
 use super::volume::pairs;
 use crate::client::Path;
@@ -140,7 +140,7 @@ struct Network {
 
 async fn list_networks(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let arguments = &invocation.arguments;
-    let path = Path::new(&["networks"]).optional("filters", &filters(arguments.list("filter"))?);
+    let path = Path::new(&["networks"]).optional("filters", &Filters::read(arguments)?.to_parameter());
     let mut networks: Vec<Network> = invocation.client.get(path.as_str()).await?;
     networks.sort_by(|left, right| left.name.cmp(&right.name));
     let full = arguments.on("no-trunc");

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::each::for_each;
-use super::filters::filters;
+use super::filters::Filters;
 use super::system::prune::{Kind, confirm, prune_kind};
 use crate::client::Path;
 use crate::command::{Arity, Command, Entry, Invocation, entry};
@@ -139,7 +139,7 @@ async fn list_volumes(invocation: &Invocation<'_>) -> Result<ExitStatus> {
         volumes: Option<Vec<Volume>>,
     }
     let arguments = &invocation.arguments;
-    let path = Path::new(&["volumes"]).optional("filters", &filters(arguments.list("filter"))?);
+    let path = Path::new(&["volumes"]).optional("filters", &Filters::read(arguments)?.to_parameter());
     let answer: Answer = invocation.client.get(path.as_str()).await?;
     let mut volumes = answer.volumes.unwrap_or_default();
     volumes.sort_by(|left, right| left.name.cmp(&right.name));

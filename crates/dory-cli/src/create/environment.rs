@@ -32,14 +32,14 @@ pub(crate) fn environment(arguments: &Arguments) -> Result<Vec<String>> {
             }
         }
     }
-    for variable in arguments.list("env") {
-        match std::env::var(variable) {
-            _ if variable.contains('=') && !variable.starts_with('=') => variables.push(variable.clone()),
-            _ if variable.is_empty() || variable.starts_with('=') => {
-                bail!("invalid environment variable: {variable}")
-            }
-            Ok(value) => variables.push(format!("{variable}={value}")),
-            Err(_) => variables.push(variable.clone()),
+    let named = |variable: &str| {
+        let named = !variable.is_empty() && !variable.starts_with('=');
+        if named { Ok(variable.to_owned()) } else { Err(format!("invalid environment variable: {variable}")) }
+    };
+    for variable in arguments.parsed_list("env", named)? {
+        match std::env::var(&variable) {
+            Ok(value) if !variable.contains('=') => variables.push(format!("{variable}={value}")),
+            _ => variables.push(variable),
         }
     }
     Ok(variables)
@@ -59,13 +59,14 @@ pub(super) fn labels(arguments: &Arguments) -> Result<Map<String, Value>> {
     Ok(labels)
 }
 
-/// The pairs of a flag that takes `KEY=VALUE`.
-pub(super) fn pairs(arguments: &Arguments, flag: &str) -> Result<Map<String, Value>> {
-    let pairs = arguments.parsed_list(flag, |text| match text.split_once('=') {
-        Some((key, value)) => Ok((key.to_owned(), Value::from(value))),
-        None => Err("KEY=VALUE is needed"),
-    })?;
-    Ok(pairs.into_iter().collect())
+/// The pairs of a flag that takes `KEY=VALUE`; what a key alone means is for the engine to say.
+pub(super) fn pairs(arguments: &Arguments, flag: &str) -> Map<String, Value> {
+    arguments
+        .list(flag)
+        .iter()
+        .map(|text| text.split_once('=').unwrap_or((text, "")))
+        .map(|(key, value)| (key.to_owned(), Value::from(value)))
+        .collect()
 }
 
 /// The lines of a file that are neither empty nor comments.
@@ -108,6 +109,9 @@ mod tests {
             parse(&["--env-file", path.to_str().unwrap(), "x"]).unwrap_err(),
             "variable 'A B' contains whitespaces"
         );
-        assert_eq!(parse(&["-e", "=x", "x"]).unwrap_err(), "invalid environment variable: =x");
+        assert_eq!(
+            parse(&["-e", "=x", "x"]).unwrap_err(),
+            "invalid argument \"=x\" for \"-e, --env\" flag: invalid environment variable: =x"
+        );
     }
 }

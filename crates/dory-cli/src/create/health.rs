@@ -17,10 +17,10 @@ pub(super) fn health(arguments: &Arguments) -> Result<Option<Value>> {
         ("StartPeriod", "health-start-period"),
         ("StartInterval", "health-start-interval"),
     ] {
-        let duration = arguments.parsed(flag, |text| match parse_duration(text) {
-            Ok(duration) if duration < 0 => Err(format!("--{flag} cannot be negative")),
-            other => other,
-        })?;
+        let duration = arguments.parsed(flag, parse_duration)?;
+        if duration.is_some_and(|duration| duration < 0) {
+            bail!("--{flag} cannot be negative");
+        }
         check.set_some(field, duration);
     }
     check.set_some("Retries", arguments.parsed("health-retries", parse_int)?);

@@ -104,12 +104,13 @@ pub(crate) fn request(arguments: &Arguments, detached: bool) -> Result<CreateReq
     host.set_map("Tmpfs", mounts::tmpfs(arguments.list("tmpfs")));
     let ports = ports::ports(arguments)?;
     config.set_map("ExposedPorts", ports.exposed);
-    host.set_map("PortBindings", ports.bindings);
+    host.set("PortBindings", ports.bindings);
     config.set_some("Healthcheck", health::health(arguments)?);
     let networks = network::networks(arguments)?;
     host.set("NetworkMode", networks.mode);
     set_host(arguments, &mut host)?;
     resources::set(arguments, &mut host)?;
+    resources::set_devices(arguments, &mut host)?;
     security::set(arguments, &mut host)?;
     config.set("HostConfig", host.0);
     config.set("NetworkingConfig", json!({ "EndpointsConfig": networks.endpoints }));
@@ -135,7 +136,7 @@ fn attach(arguments: &Arguments, detached: bool) -> Result<Attach> {
     })?;
     if detached {
         if !chosen.is_empty() {
-            bail!("conflicting options: cannot specify both --attach and --detach");
+            bail!("Conflicting options: -a and -d");
         }
         return Ok(Attach { stdin: false, stdout: false, stderr: false });
     }
@@ -175,6 +176,8 @@ fn set_process(arguments: &Arguments, attach: Attach, command: &[String], config
 }
 
 fn set_host(arguments: &Arguments, host: &mut Object) -> Result<()> {
+    network::check_hosts(arguments)?;
+    check_modes(arguments)?;
     for (field, flag) in [
         ("CgroupParent", "cgroup-parent"),
         ("CgroupnsMode", "cgroupns"),
@@ -192,8 +195,6 @@ fn set_host(arguments: &Arguments, host: &mut Object) -> Result<()> {
     for (field, flag) in [
         ("CapAdd", "cap-add"),
         ("CapDrop", "cap-drop"),
-        ("Dns", "dns"),
-        ("DnsSearch", "dns-search"),
         ("ExtraHosts", "add-host"),
         ("GroupAdd", "group-add"),
         ("Links", "link"),
@@ -201,19 +202,39 @@ fn set_host(arguments: &Arguments, host: &mut Object) -> Result<()> {
     ] {
         host.set_list(field, arguments.list(flag));
     }
+    // Docker sends these even when they are empty, and `inspect` then shows lists where it would show `null`.
+    host.set("Dns", arguments.parsed_list("dns", network::address)?);
     // `--dns-opt` is the older name of the same flag.
-    host.set_list("DnsOptions", &[arguments.list("dns-option"), arguments.list("dns-opt")].concat());
+    host.set("DnsOptions", [arguments.list("dns-option"), arguments.list("dns-opt")].concat());
+    host.set("DnsSearch", arguments.list("dns-search"));
     host.set_if("AutoRemove", arguments.on("rm"));
     host.set_if("Privileged", arguments.on("privileged"));
     host.set_if("PublishAllPorts", arguments.on("publish-all"));
     host.set_if("ReadonlyRootfs", arguments.on("read-only"));
     host.set_some("Init", arguments.value("init").map(|value| value == "true"));
     host.set_some("OomScoreAdj", arguments.parsed("oom-score-adj", parse_int)?);
-    host.set_map("StorageOpt", environment::pairs(arguments, "storage-opt")?);
-    host.set_map("Sysctls", environment::pairs(arguments, "sysctl")?);
-    host.set_map("Annotations", environment::pairs(arguments, "annotation")?);
+    host.set_map("StorageOpt", environment::pairs(arguments, "storage-opt"));
+    host.set_map("Sysctls", environment::pairs(arguments, "sysctl"));
+    host.set_map("Annotations", environment::pairs(arguments, "annotation"));
     host.set_some("RestartPolicy", restart_policy(arguments)?);
     host.set("LogConfig", log_config(arguments)?);
+    Ok(())
+}
+
+/// Refuses namespace modes that no engine knows.
+fn check_modes(arguments: &Arguments) -> Result<()> {
+    for (flag, name, modes, joins) in [
+        ("pid", "PID", &["host"][..], true),
+        ("uts", "UTS", &["host"], false),
+        ("userns", "USER", &["host"], false),
+        ("cgroupns", "CGROUP", &["host", "private"], false),
+    ] {
+        let mode = arguments.text(flag);
+        let joined = joins && mode.strip_prefix("container:").is_some_and(|container| !container.is_empty());
+        if !mode.is_empty() && !modes.contains(&mode) && !joined {
+            bail!("--{flag}: invalid {name} mode");
+        }
+    }
     Ok(())
 }
 
@@ -239,7 +260,7 @@ fn invalid_restart(reason: &str) -> anyhow::Error {
 
 fn log_config(arguments: &Arguments) -> Result<Value> {
     let driver = arguments.text("log-driver");
-    let options = environment::pairs(arguments, "log-opt")?;
+    let options = environment::pairs(arguments, "log-opt");
     if driver == "none" && !options.is_empty() {
         bail!("invalid logging opts for driver {driver}");
     }
@@ -276,7 +297,10 @@ mod tests {
             json!({
                 "Image": "busybox", "AttachStdin": false, "AttachStdout": true, "AttachStderr": true, "Tty": false,
                 "OpenStdin": false, "StdinOnce": false, "Labels": {}, "NetworkingConfig": {"EndpointsConfig": {}},
-                "HostConfig": {"NetworkMode": "default", "LogConfig": {"Type": "", "Config": {}}}
+                "HostConfig": {
+                    "NetworkMode": "default", "LogConfig": {"Type": "", "Config": {}}, "PortBindings": {},
+                    "Dns": [], "DnsOptions": [], "DnsSearch": [], "Devices": [], "BlkioWeightDevice": []
+                }
             })
         );
     }

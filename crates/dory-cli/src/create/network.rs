@@ -1,5 +1,7 @@
 //! `--network` and what belongs to it.
 
+use std::net::IpAddr;
+
 use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
@@ -37,7 +39,44 @@ pub(super) fn networks(arguments: &Arguments) -> Result<Networks> {
             networks.endpoints.insert("default".to_owned(), Value::Object(endpoint.0));
         }
     }
+    let shared = ["network-alias", "net-alias"].iter().any(|flag| !arguments.list(flag).is_empty());
+    if shared && is_predefined(&networks.mode) {
+        bail!("network-scoped aliases are only supported for user-defined networks");
+    }
     Ok(networks)
+}
+
+/// Networks that are there without anybody having made them.
+fn is_predefined(mode: &str) -> bool {
+    matches!(mode, "default" | "bridge" | "host" | "none") || mode.starts_with("container:")
+}
+
+/// An IP address, as `--dns` takes it.
+///
+/// # Errors
+/// Docker's text.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    match text.trim().parse::<IpAddr>() {
+        Ok(_) => Ok(text.trim().to_owned()),
+        Err(_) => Err(format!("{text} is not an ip address")),
+    }
+}
+
+/// Refuses lines for /etc/hosts and hardware addresses that are none.
+pub(super) fn check_hosts(arguments: &Arguments) -> Result<()> {
+    arguments.parsed_list("add-host", |text| match text.split_once([':', '=']) {
+        Some((name, address)) if !name.is_empty() && !address.is_empty() => Ok(()),
+        _ => Err(format!("bad format for add-host: \"{text}\"")),
+    })?;
+    if let Some(address) = arguments.value("mac-address") {
+        let pairs: Vec<_> = address.split([':', '-']).collect();
+        if pairs.len() != 6
+            || pairs.iter().any(|pair| pair.len() != 2 || u8::from_str_radix(pair, 16).is_err())
+        {
+            bail!("{address} is not a valid mac address");
+        }
+    }
+    Ok(())
 }
 
 /// `NAME`, or `name=NAME,alias=…,ip=…`.

@@ -2,10 +2,11 @@
 
 use std::ops::RangeInclusive;
 
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::mounts::csv_fields;
-use crate::flags::{Arguments, FlagError};
+use crate::flags::Arguments;
 
 /// The ports of a container.
 #[derive(Debug, Default)]
@@ -27,9 +28,10 @@ struct Publication {
 }
 
 /// Reads `-p` and `--expose`.
-pub(super) fn ports(arguments: &Arguments) -> Result<Ports, FlagError> {
+pub(super) fn ports(arguments: &Arguments) -> Result<Ports> {
     let mut ports = Ports::default();
-    for publication in arguments.parsed_list("publish", publication)? {
+    for text in arguments.list("publish") {
+        let publication = publication(text).map_err(anyhow::Error::msg)?;
         for (container, host) in pairs(&publication) {
             let key = format!("{container}/{}", publication.protocol);
             ports.exposed.insert(key.clone(), json!({}));
@@ -39,12 +41,9 @@ pub(super) fn ports(arguments: &Arguments) -> Result<Ports, FlagError> {
             }
         }
     }
-    for (range, protocol) in arguments.parsed_list("expose", |text| {
+    for text in arguments.list("expose") {
         let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let range = range(port).ok_or_else(|| format!("invalid range format for --expose: {text}"))?;
-        Ok::<_, String>((range, protocol.to_owned()))
-    })? {
-        for port in range {
+        for port in range(port).with_context(|| format!("invalid range format for --expose: {text}"))? {
             ports.exposed.insert(format!("{port}/{protocol}"), json!({}));
         }
     }
@@ -155,8 +154,7 @@ mod tests {
             ("1-3:1-2", "Invalid ranges specified for container and host Ports: 1-3:1-2"),
             ("70000:80", "Invalid hostPort: 70000"),
         ] {
-            let message = format!("invalid argument \"{text}\" for \"-p, --publish\" flag: {reason}");
-            assert_eq!(bindings(text), Err(message));
+            assert_eq!(bindings(text), Err(reason.to_owned()));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Limits and devices.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::mounts::device_rates;
@@ -50,13 +50,21 @@ pub(super) fn set(arguments: &Arguments, host: &mut Object) -> Result<()> {
     host.set_some("CpusetCpus", arguments.value("cpuset-cpus"));
     host.set_some("CpusetMems", arguments.value("cpuset-mems"));
     host.set_some("OomKillDisable", arguments.on("oom-kill-disable").then_some(true));
-    host.set_list("BlkioWeightDevice", &device_rates(arguments, "blkio-weight-device", "Weight")?);
+    Ok(())
+}
+
+/// Sets what concerns devices, of `create` only.
+pub(super) fn set_devices(arguments: &Arguments, host: &mut Object) -> Result<()> {
+    // As `Dns`: Docker sends these two even when they are empty.
+    host.set("BlkioWeightDevice", device_rates(arguments, "blkio-weight-device", "Weight")?);
     host.set_list("BlkioDeviceReadBps", &device_rates(arguments, "device-read-bps", "Rate")?);
     host.set_list("BlkioDeviceWriteBps", &device_rates(arguments, "device-write-bps", "Rate")?);
     host.set_list("BlkioDeviceReadIOps", &device_rates(arguments, "device-read-iops", "Rate")?);
     host.set_list("BlkioDeviceWriteIOps", &device_rates(arguments, "device-write-iops", "Rate")?);
     host.set_list("Ulimits", &arguments.parsed_list("ulimit", parse_ulimit)?);
-    host.set_list("Devices", &arguments.parsed_list("device", parse_device)?);
+    let devices: Result<Vec<_>> =
+        arguments.list("device").iter().map(|device| parse_device(device)).collect();
+    host.set("Devices", devices?);
     host.set_list("DeviceCgroupRules", arguments.list("device-cgroup-rule"));
     host.set_list("DeviceRequests", &arguments.parsed_list("gpus", parse_gpus)?);
     Ok(())
@@ -90,7 +98,7 @@ fn parse_ulimit(text: &str) -> Result<Value, String> {
 }
 
 /// `HOST[:CONTAINER[:PERMISSIONS]]`, or `HOST:PERMISSIONS`.
-fn parse_device(text: &str) -> Result<Value, String> {
+fn parse_device(text: &str) -> Result<Value> {
     let is_mode = |text: &str| !text.is_empty() && text.chars().all(|letter| "rwm".contains(letter));
     let parts: Vec<_> = text.split(':').collect();
     let (host, container, permissions) = match parts.as_slice() {
@@ -98,10 +106,11 @@ fn parse_device(text: &str) -> Result<Value, String> {
         [host, mode] if is_mode(mode) => (*host, *host, *mode),
         [host, container] => (*host, *container, "rwm"),
         [host, container, mode] if is_mode(mode) => (*host, *container, *mode),
-        _ => return Err(format!("invalid device specification: {text}")),
+        [_, _, mode] => bail!("bad mode specified: {mode}"),
+        _ => bail!("invalid device specification: {text}"),
     };
     if host.is_empty() {
-        return Err("invalid device specification: ".to_owned() + text);
+        bail!("invalid device specification: {text}");
     }
     Ok(json!({ "PathOnHost": host, "PathInContainer": container, "CgroupPermissions": permissions }))
 }
@@ -172,11 +181,11 @@ mod tests {
             ("--cpus", "x", "failed to parse x as a rational number"),
             ("--ulimit", "nope=1", "invalid ulimit type: nope"),
             ("--ulimit", "core=2:1", "ulimit soft limit must be less than or equal to hard limit: 2 > 1"),
-            ("--device", "/dev/a:/b:q", "invalid device specification: /dev/a:/b:q"),
             ("--pids-limit", "x", "strconv.ParseInt: parsing \"x\": invalid syntax"),
         ] {
             let message = format!("invalid argument \"{value}\" for \"{flag}\" flag: {reason}");
             assert_eq!(parse(&[flag, value, "x"]).unwrap_err(), message);
         }
+        assert_eq!(parse(&["--device", "/dev/a:/b:q", "x"]).unwrap_err(), "bad mode specified: q");
     }
 }

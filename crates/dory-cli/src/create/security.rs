@@ -3,9 +3,9 @@
 use std::fs;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use super::Object;
+use crate::data::Data;
 use crate::flags::Arguments;
 
 /// Sets `SecurityOpt`, and the masked paths that `systempaths=unconfined` takes away.
@@ -37,9 +37,9 @@ pub(super) fn set(arguments: &Arguments, host: &mut Object) -> Result<()> {
 fn read_profile(path: &str) -> Result<String> {
     let text =
         fs::read_to_string(path).with_context(|| format!("opening seccomp profile ({path}) failed"))?;
-    let profile: Value = serde_json::from_str(&text)
+    let profile: Data = serde_json::from_str(&text)
         .with_context(|| format!("compacting json for seccomp profile ({path}) failed"))?;
-    Ok(profile.to_string())
+    Ok(profile.to_json())
 }
 
 #[cfg(test)]

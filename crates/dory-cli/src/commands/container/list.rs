@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::super::filters::filters;
+use super::super::filters::Filters;
 use super::super::moment;
 use crate::client::Path;
 use crate::command::{Arity, Command, Invocation};
@@ -131,7 +131,7 @@ async fn list_containers(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let mut path = Path::new(&["containers", "json"])
         .flag("all", arguments.on("all"))
         .flag("size", with_size)
-        .optional("filters", &filters(arguments.list("filter"))?);
+        .optional("filters", &Filters::read(arguments)?.to_parameter());
     if let Some(limit) = limit.filter(|limit| *limit > 0) {
         path = path.query("limit", limit);
     }

@@ -58,7 +58,7 @@ async fn port(invocation: &Invocation<'_>) -> Result<ExitStatus> {
                 text.push_str(&format!("{}\n", address(binding)));
             }
             if text.is_empty() {
-                let text = format!("Error: No public port '{wanted}' published for {}", arguments[0]);
+                let text = format!("Error: No public port '{key}' published for {}", arguments[0]);
                 return Err(Exit { text, code: code::FAILED }.into());
             }
         }

@@ -12,7 +12,7 @@ use super::attach::{self, Target};
 use crate::client::{Client, Path};
 use crate::command::{Arity, Command, Invocation};
 use crate::create::{self, CONTAINER_FLAGS, CreateRequest};
-use crate::failure::{ApiError, Exit, ExitStatus, code};
+use crate::failure::{self, ApiError, Exit, ExitStatus, code};
 use crate::flags::{Arguments, Flag, FlagError, FlagsEnd, long_switch, long_value, switch};
 use crate::print;
 use crate::session::{self, Streams};
@@ -56,7 +56,9 @@ async fn run(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let request = read_request(invocation, detached)?;
     session::check_tty(request.attach.stdin, request.tty)?;
     let detach_keys = session::parse_detach_keys(arguments.text("detach-keys"))?;
-    let id = create_container(invocation, &request).await?;
+    let id = create_container(invocation, &request)
+        .await
+        .map_err(|error| engine_failure(&invocation.command, error))?;
     let client = &invocation.client;
     if detached {
         start(client, &id).await.map_err(|error| engine_failure(&invocation.command, error))?;
@@ -102,29 +104,23 @@ fn read_request(invocation: &Invocation<'_>, detached: bool) -> Result<CreateReq
 
 /// `dory: ...` with exit code 125, as Docker refuses a container that was never made.
 fn refusal(command: &str, message: &str) -> anyhow::Error {
+    refusal_with_code(command, message, code::ENGINE)
+}
+
+fn refusal_with_code(command: &str, message: &str, code: u8) -> anyhow::Error {
     let text = format!("dory: {}.\nSee '{command} --help'.", message.trim_end_matches('.'));
-    Exit { text, code: code::ENGINE }.into()
+    Exit { text, code }.into()
 }
 
-/// Gives the engine's refusal to create or start a container the exit code that scripts know it by.
+/// Gives a failure to create or start a container the exit code that scripts know it by.
 fn engine_failure(command: &str, error: anyhow::Error) -> anyhow::Error {
-    let Some(failure) = error.downcast_ref::<ApiError>() else {
-        return if error.is::<Exit>() {
-            error
-        } else {
-            Exit { text: chain(&error), code: code::ENGINE }.into()
-        };
-    };
-    let Exit { text, .. } = Exit { text: refusal(command, &failure.to_string()).to_string(), code: 0 };
-    Exit { text, code: exit_code(&failure.message) }.into()
-}
-
-fn chain(error: &anyhow::Error) -> String {
-    let mut text = format!("dory: {error:#}");
-    if let Some(hinted) = error.downcast_ref::<crate::failure::Hinted>() {
-        text.push_str(&format!("\n\nhint: {}", hinted.hint));
+    if error.is::<Exit>() || failure::is_broken_pipe(&error) {
+        return error;
     }
-    text
+    match error.downcast_ref::<ApiError>() {
+        Some(failure) => refusal_with_code(command, &failure.to_string(), exit_code(&failure.message)),
+        None => Exit { text: failure::describe_chain("dory", &error), code: code::ENGINE }.into(),
+    }
 }
 
 /// Docker's client knows the reason only from the message.
@@ -150,9 +146,7 @@ struct Created {
 async fn create_container(invocation: &Invocation<'_>, request: &CreateRequest) -> Result<String> {
     let arguments = &invocation.arguments;
     let id_file = arguments.value("cidfile").map(IdFile::create).transpose()?;
-    let created = create_or_pull(invocation, request)
-        .await
-        .map_err(|error| engine_failure(&invocation.command, error))?;
+    let created = create_or_pull(invocation, request).await?;
     for warning in created.warnings.iter().flatten() {
         eprintln!("WARNING: {warning}");
     }

@@ -1,13 +1,15 @@
 //! `start`.
 
+use std::cell::RefCell;
+
 use anyhow::{Result, bail};
 
 use super::ContainerDetails;
 use super::attach::{self, Target};
 use super::run;
-use crate::client::Path;
+use crate::client::{Client, Path};
 use crate::command::{Arity, Command, Invocation};
-use crate::failure::ExitStatus;
+use crate::failure::{Exit, ExitStatus};
 use crate::flags::{FlagsEnd, long_switch, long_value, switch};
 use crate::session::{self, Streams};
 
@@ -33,7 +35,7 @@ async fn start(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let names = arguments.positional();
     let (attach, interactive) = (arguments.on("attach"), arguments.on("interactive"));
     if !attach && !interactive {
-        return for_each(names, async |name| run::start(client, &name).await.map(|()| name)).await;
+        return start_each(client, names).await;
     }
     let [name] = names else { bail!("you cannot start and attach multiple containers at once") };
     let details: ContainerDetails = client.get(Path::new(&["containers", name, "json"]).as_str()).await?;
@@ -52,4 +54,21 @@ async fn start(invocation: &Invocation<'_>) -> Result<ExitStatus> {
         signal_proxy: arguments.on_or("sig-proxy", true),
     };
     attach::start_attached(client, &target, run::start(client, &details.id)).await
+}
+
+/// Starts containers one after the other; the names of those that failed come last.
+async fn start_each(client: &Client<'_>, names: &[String]) -> Result<ExitStatus> {
+    let failed = RefCell::new(Vec::new());
+    let outcome = for_each(names, async |name| {
+        let started = run::start(client, &name).await;
+        started.inspect_err(|_| failed.borrow_mut().push(name.clone())).map(|()| name)
+    })
+    .await;
+    outcome.map_err(|error| match error.downcast::<Exit>() {
+        Ok(Exit { text, code }) => {
+            let failed = failed.borrow().join(", ");
+            Exit { text: format!("{text}\nError: failed to start containers: {failed}"), code }.into()
+        }
+        Err(other) => other,
+    })
 }

@@ -29,8 +29,11 @@ pub(crate) const HISTORY: Command = Command {
     run: |invocation| Box::pin(history(invocation)),
 };
 
+const TABLE: &str = "table {{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+const EXACT_TABLE: &str = "table {{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+
 const LISTING: Listing = Listing {
-    table: "table {{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
+    table: TABLE,
     titles: &[
         ("ID", "IMAGE"),
         ("CreatedSince", "CREATED"),
@@ -62,7 +65,8 @@ async fn history(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let steps: Vec<Step> = invocation.client.get(path.as_str()).await?;
     let (full, human) = (arguments.on("no-trunc"), arguments.on_or("human", true));
     let rows: Vec<_> = steps.iter().map(|step| step.row(full, human)).collect();
-    print(&LISTING.render(arguments.text("format"), arguments.on("quiet"), &rows)?)
+    let listing = Listing { table: if human { TABLE } else { EXACT_TABLE }, ..LISTING };
+    print(&listing.render(arguments.text("format"), arguments.on("quiet"), &rows)?)
 }
 
 impl Step {

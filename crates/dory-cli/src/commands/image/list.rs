@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::super::filters::filters;
+use super::super::filters::Filters;
 use super::super::moment;
 use super::split_reference;
 use crate::client::Path;
@@ -71,11 +71,11 @@ struct ImageSummary {
 
 async fn list_images(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let arguments = &invocation.arguments;
-    let mut wanted = arguments.list("filter").to_vec();
-    wanted.extend(arguments.positional().iter().map(|name| format!("reference={name}")));
+    let mut filters = Filters::read(arguments)?;
+    arguments.positional().iter().for_each(|name| filters.add("reference", name));
     let path = Path::new(&["images", "json"])
         .flag("all", arguments.on("all"))
-        .optional("filters", &filters(&wanted)?);
+        .optional("filters", &filters.to_parameter());
     let images: Vec<ImageSummary> = invocation.client.get(path.as_str()).await?;
     let format = arguments.text("format");
     let digests = arguments.on("digests") || format.contains(".Digest");

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use dory_log::Timestamp;
 use http_body_util::BodyExt;
 
-use super::super::filters::filters;
+use super::super::filters::Filters;
 use super::super::moment::moment;
 use crate::client::{ConnectionLost, Path};
 use crate::command::{Arity, Command, Invocation};
@@ -36,7 +36,7 @@ async fn events(invocation: &Invocation<'_>) -> Result<ExitStatus> {
         "json" => Some(Template::parse("{{json .}}")?),
         format => Some(Template::parse(format)?),
     };
-    let mut path = Path::new(&["events"]).optional("filters", &filters(arguments.list("filter"))?);
+    let mut path = Path::new(&["events"]).optional("filters", &Filters::read(arguments)?.to_parameter());
     for bound in ["since", "until"] {
         if let Some(text) = arguments.value(bound) {
             path = path.query(bound, moment(text, Timestamp::now())?);

@@ -5,7 +5,7 @@ use std::io::{self, BufRead};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::super::filters::filters;
+use super::super::filters::Filters;
 use super::super::image::Removed;
 use crate::client::Path;
 use crate::command::{Arity, Command, Invocation};
@@ -78,22 +78,22 @@ pub(in crate::commands) async fn prune_kind(invocation: &Invocation<'_>, kind: K
 }
 
 async fn remove(invocation: &Invocation<'_>, kind: Kind) -> Result<(String, i64)> {
-    let mut wanted = invocation.arguments.list("filter").to_vec();
+    let mut filters = Filters::read(&invocation.arguments)?;
     let segment = match kind {
         Kind::Containers => "containers",
         Kind::Networks => "networks",
         Kind::Volumes { all } => {
             if all {
-                wanted.push("all=true".to_owned());
+                filters.add("all", "true");
             }
             "volumes"
         }
         Kind::Images { all } => {
-            wanted.push(format!("dangling={}", !all));
+            filters.add("dangling", if all { "false" } else { "true" });
             "images"
         }
     };
-    let path = Path::new(&[segment, "prune"]).optional("filters", &filters(&wanted)?);
+    let path = Path::new(&[segment, "prune"]).optional("filters", &filters.to_parameter());
     let answer: Answer = invocation.client.post_for(path.as_str()).await?;
     let mut text = String::new();
     for (title, names) in [
