@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use dory_types::{ContainerId, Digest};
+use dory_types::{ContainerId, Digest, ImageId};
 
 use crate::image::{ArchiveError, ChangeError, RemoveError, ResolveError};
 use crate::layer::ExtractError;
@@ -112,6 +112,14 @@ pub enum StoreError {
     /// A volume cannot be made, found or removed.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// Somebody deleted a layer behind the store's back.
+    #[error("layer `{layer}` of image `{}` is missing: load or pull the image again", image.short())]
+    MissingLayer {
+        /// The image.
+        image: ImageId,
+        /// The diff-id.
+        layer: Digest,
+    },
     /// A container's snapshot cannot be made or removed.
     #[error("cannot {operation} the snapshot of container `{container}`")]
     Snapshot {

@@ -14,7 +14,7 @@ use crate::directory;
 use crate::error::StoreError;
 use crate::image::ImageConfig;
 use crate::record::{Durability, read_record, temporary_name, write_record};
-use crate::store::Store;
+use crate::store::{State, Store};
 
 /// The record's file name.
 const RECORD: &str = "snapshot.json";
@@ -52,18 +52,19 @@ impl Store {
     /// The directories of an image's layers, the top one first as overlayfs wants them, and its configuration.
     ///
     /// # Errors
-    /// [`StoreError::Resolve`] where there is no such image.
+    /// [`StoreError::Resolve`] where there is no such image, [`StoreError::MissingLayer`] where it is damaged.
     pub fn layer_chain(&self, id: &ImageId) -> Result<(Vec<PathBuf>, Arc<ImageConfig>), StoreError> {
-        let image = self.image(id.as_str())?;
-        Ok((self.lower_directories(&image.config.rootfs.diff_ids), image.config))
+        let mut state = self.lock();
+        let (layers, config) = self.layers_of(&mut state, id)?;
+        Ok((self.lower_directories(&layers), config))
     }
 
     /// Makes `containers/<id>/{upper,work}` for a container of `image`, owned by `owner`. The image's layers stay
     /// until the snapshot is removed, even where the image itself is removed by force. No image means no layers.
     ///
     /// # Errors
-    /// [`StoreError::Resolve`] where there is no such image, [`StoreError::Snapshot`] where the directories cannot
-    /// be made; nothing is left then.
+    /// [`StoreError::Resolve`] and [`StoreError::MissingLayer`] as for [`Store::layer_chain`], [`StoreError::Snapshot`]
+    /// where the directories cannot be made; nothing is left then.
     pub fn create_snapshot(
         &self,
         container: &ContainerId,
@@ -73,10 +74,7 @@ impl Store {
         let mut state = self.lock();
         let layers = match image {
             None => Vec::new(),
-            Some(image) => {
-                let id = state.index.resolve(image.as_str())?;
-                self.config(&mut state, &id)?.rootfs.diff_ids.clone()
-            }
+            Some(image) => self.layers_of(&mut state, image)?.0,
         };
         let record = SnapshotRecord { layers };
         let temporary = temporary_name();
@@ -123,6 +121,21 @@ impl Store {
         state.snapshots.remove(container);
         self.collect_garbage(&mut state);
         Ok(())
+    }
+
+    /// An image's layers, the lowest first, all of which are there, and its configuration.
+    fn layers_of(
+        &self,
+        state: &mut State,
+        id: &ImageId,
+    ) -> Result<(Vec<Digest>, Arc<ImageConfig>), StoreError> {
+        let id = state.index.resolve(id.as_str())?;
+        let config = self.config(state, &id)?;
+        let layers = config.rootfs.diff_ids.clone();
+        match layers.iter().find(|layer| !state.layers.contains_key(layer)) {
+            Some(missing) => Err(StoreError::MissingLayer { image: id, layer: *missing }),
+            None => Ok((layers, config)),
+        }
     }
 
     /// Makes a snapshot's directories in `tmp/`.

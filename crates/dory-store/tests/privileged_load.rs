@@ -120,3 +120,64 @@ fn privileged_reopening_keeps_images_and_drops_leftovers() {
     }
     assert_eq!(std::fs::read(store.layer_chain(&loaded[0].id).unwrap().0[0].join("a")).unwrap(), b"1");
 }
+
+#[test]
+fn privileged_oci_layouts_with_compressed_layers() {
+    let (directory, store) = store();
+    let tar = Layer::new().file("a", b"1").tar();
+    let archive = archives::oci_archive("docker.io/library/oci:1", &[(tar.clone(), gzip(&tar))]);
+    let loaded = load(&store, &archive).unwrap();
+    assert_eq!(store.resolve("oci:1").unwrap(), loaded[0].id);
+    // The second time the blob is known, and nothing is unpacked.
+    assert_eq!(load(&store, &archive).unwrap()[0].id, loaded[0].id);
+    let before = tree(&directory.path().join("data"));
+    let other = Layer::new().file("a", b"2").tar();
+    let lying = archives::oci_archive("oci:2", &[(other, gzip(&tar))]);
+    assert!(load(&store, &lying).unwrap_err().to_string().starts_with("invalid diffID"));
+    store.wait_until_removed();
+    assert_eq!(tree(&directory.path().join("data")), before);
+}
+
+#[test]
+fn privileged_a_missing_layer_is_named_and_loaded_again() {
+    let (directory, store) = store();
+    let archive = docker_archive(&["a:1"], &[Layer::new().file("a", b"1").tar()]);
+    let id = load(&store, &archive).unwrap().remove(0).id;
+    drop(store);
+    let data = directory.path().join("data");
+    std::fs::remove_dir_all(data.join("layers")).unwrap();
+    let store = Store::open(&data, "again").unwrap();
+    let error = store.layer_chain(&id).unwrap_err().to_string();
+    assert!(error.ends_with("is missing: load or pull the image again"), "{error}");
+    assert_eq!(load(&store, &archive).unwrap()[0].id, id);
+    assert!(store.layer_chain(&id).unwrap().0[0].join("a").exists());
+}
+
+#[test]
+fn privileged_loads_and_removals_side_by_side() {
+    let (directory, store) = store();
+    let archives: Vec<_> = (0..4)
+        .map(|number| {
+            let shared = Layer::new().file("shared", &[1; 5000]).tar();
+            let own = Layer::new().file("own", &[number]).tar();
+            docker_archive(&[&format!("image:{number}")], &[shared, own])
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for (number, archive) in archives.iter().enumerate() {
+            let store = &store;
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    let id = load(store, archive).unwrap().remove(0).id;
+                    for layer in store.layer_chain(&id).unwrap().0 {
+                        assert!(layer.exists());
+                    }
+                    let options = dory_store::RemoveOptions::default();
+                    store.remove_image(&format!("image:{number}"), options, &|_| Vec::new()).unwrap();
+                }
+            });
+        }
+    });
+    store.wait_until_removed();
+    assert!(tree(&directory.path().join("data/layers")).is_empty());
+}

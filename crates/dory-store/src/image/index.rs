@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dory_types::{ImageId, ImageReference, Timestamp};
+use dory_types::{Digest, ImageId, ImageReference, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What is known of an image beside its configuration.
@@ -11,6 +11,9 @@ pub(crate) struct ImageEntry {
     /// When a name was last given to it.
     #[serde(default)]
     pub(crate) last_tagged: Timestamp,
+    /// Its layers' diff-ids, the lowest first, so that nobody has to read configurations to know what is in use.
+    #[serde(default)]
+    pub(crate) layers: Vec<Digest>,
     /// The image that it was built from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<ImageId>,

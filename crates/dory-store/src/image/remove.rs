@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use dory_types::{ContainerId, Digest, ImageId, ImageReference};
 
 use super::ImageIndex;
+use super::config::chain_ids;
 use crate::error::StoreError;
 use crate::store::{State, Store};
 
@@ -117,41 +118,33 @@ impl Store {
         users: &dyn Fn(&ImageId) -> Vec<ImageUser>,
     ) -> Result<Vec<Removed>, StoreError> {
         let mut change = self.change(Vec::new())?;
-        let mut removal =
-            Removal { index: &mut change.index, users, removed: Vec::new(), images: Vec::new() };
+        let mut removal = Removal { index: &mut change.index, users, removed: Vec::new() };
         removal.remove(reference, options)?;
-        let Removal { removed, images, .. } = removal;
-        let removed = self.with_layers(&mut change.state, &change.index, removed, &images)?;
+        let removed = removal.removed;
+        let removed = with_layers(&change.state, &change.index, removed);
         change.commit()?;
         Ok(removed)
     }
+}
 
-    /// Adds to each removed image the layers that go with it, the top one first.
-    fn with_layers(
-        &self,
-        state: &mut State,
-        index: &ImageIndex,
-        removed: Vec<Removed>,
-        images: &[ImageId],
-    ) -> Result<Vec<Removed>, StoreError> {
-        if images.is_empty() {
-            return Ok(removed);
-        }
-        let mut kept: HashSet<Digest> = HashSet::new();
-        for id in index.images.keys() {
-            kept.extend(self.config(state, id)?.chain_ids());
-        }
-        kept.extend(state.snapshots.values().flat_map(|snapshot| super::config::chain_ids(&snapshot.layers)));
-        let mut complete = Vec::new();
-        for entry in removed {
-            complete.push(entry.clone());
-            let Removed::Image(id) = &entry else { continue };
-            let chain = self.config(state, id)?.chain_ids();
-            // Each chain goes with the first image that has it.
-            complete.extend(chain.into_iter().rev().filter(|layer| kept.insert(*layer)).map(Removed::Layer));
-        }
-        Ok(complete)
+/// Adds to each removed image the layers that go with it, the top one first.
+fn with_layers(state: &State, index: &ImageIndex, removed: Vec<Removed>) -> Vec<Removed> {
+    if !removed.iter().any(|entry| matches!(entry, Removed::Image(_))) {
+        return removed;
     }
+    let images = index.images.values().map(|image| &image.layers);
+    let snapshots = state.snapshots.values().map(|snapshot| &snapshot.layers);
+    let mut kept: HashSet<Digest> = images.chain(snapshots).flat_map(|layers| chain_ids(layers)).collect();
+    let mut complete = Vec::new();
+    for entry in removed {
+        complete.push(entry.clone());
+        let Removed::Image(id) = &entry else { continue };
+        let Some(image) = state.index.images.get(id) else { continue };
+        let chain = chain_ids(&image.layers);
+        // Each chain goes with the first image that has it.
+        complete.extend(chain.into_iter().rev().filter(|layer| kept.insert(*layer)).map(Removed::Layer));
+    }
+    complete
 }
 
 /// A removal in the making, on a copy of the index.
@@ -159,7 +152,6 @@ struct Removal<'a> {
     index: &'a mut ImageIndex,
     users: &'a dyn Fn(&ImageId) -> Vec<ImageUser>,
     removed: Vec<Removed>,
-    images: Vec<ImageId>,
 }
 
 impl Removal<'_> {
@@ -217,7 +209,6 @@ impl Removal<'_> {
         self.untag_all(id);
         let entry = self.index.images.remove(id);
         self.removed.push(Removed::Image(id.clone()));
-        self.images.push(id.clone());
         match entry.and_then(|entry| entry.parent) {
             Some(parent) if !options.no_prune && self.index.images.contains_key(&parent) => {
                 self.delete(&parent, RemoveOptions { force: false, no_prune: false }, true)
@@ -317,8 +308,7 @@ mod tests {
             _ => Vec::new(),
         };
         let mut changed = index.clone();
-        let mut removal =
-            Removal { index: &mut changed, users: &users, removed: Vec::new(), images: Vec::new() };
+        let mut removal = Removal { index: &mut changed, users: &users, removed: Vec::new() };
         let options = RemoveOptions { force, no_prune: false };
         removal.remove(text, options).map_err(|error| error.to_string())?;
         let words: Vec<_> = removal

@@ -239,10 +239,7 @@ impl Store {
 
     fn discard_unused(&self, state: &mut State) -> Result<(), StoreError> {
         let mut used: HashSet<Digest> = state.holds.keys().copied().collect();
-        let ids: Vec<_> = state.index.images.keys().cloned().collect();
-        for id in &ids {
-            used.extend(&self.config(state, id)?.rootfs.diff_ids);
-        }
+        used.extend(state.index.images.values().flat_map(|image| &image.layers));
         used.extend(state.snapshots.values().flat_map(|snapshot| &snapshot.layers));
         let unused: Vec<_> = state.layers.keys().filter(|layer| !used.contains(*layer)).copied().collect();
         unused.iter().try_for_each(|layer| self.discard_layer(state, layer))
@@ -289,8 +286,9 @@ pub(crate) struct Change<'a> {
 impl Change<'_> {
     /// Takes an image in, whose layers the change holds.
     pub(crate) fn add_image(&mut self, config: &[u8]) -> Result<ImageId, StoreError> {
+        let layers = parse_config(config)?.rootfs.diff_ids;
         let id = ImageId::from(self.store.content.put(config)?);
-        self.index.images.entry(id.clone()).or_default();
+        self.index.images.entry(id.clone()).or_default().layers = layers;
         Ok(id)
     }
 

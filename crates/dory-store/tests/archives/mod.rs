@@ -159,3 +159,24 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
 pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
+
+/// An OCI image layout with one image; each layer as the configuration counts on it, and as the layout has it.
+pub fn oci_archive(name: &str, layers: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = Layer::new().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+    let mut add = |media_type: &str, content: &[u8]| {
+        let digest = Digest::of(content);
+        archive = std::mem::take(&mut archive)
+            .pax(&[("path", format!("blobs/sha256/{}", digest.hex()).as_bytes())]);
+        archive = std::mem::take(&mut archive).file("blob", content);
+        json!({"mediaType": media_type, "digest": digest, "size": content.len()})
+    };
+    let diff_ids: Vec<_> = layers.iter().map(|(stated, _)| Digest::of(stated)).collect();
+    let layer_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let blobs: Vec<_> = layers.iter().map(|(_, blob)| add(layer_type, blob)).collect();
+    let config = add("application/vnd.oci.image.config.v1+json", &config(&diff_ids));
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": blobs}).to_string();
+    let mut manifest = add("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+    manifest["annotations"] = json!({"io.containerd.image.name": name});
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]}).to_string();
+    archive.file("index.json", index.as_bytes()).tar()
+}
