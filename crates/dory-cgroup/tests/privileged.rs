@@ -324,7 +324,7 @@ fn privileged_nested_engine_limits_beneath_its_leaf() {
     let output = directory.path().join("output");
     let script = format!(
         "cd {directory} && exec setpriv --reuid {ROOT} --regid {ROOT} --clear-groups \
-         unshare --user --map-root-user --mount --cgroup --pid --fork --mount-proc \
+         unshare --user --map-root-user --mount --cgroup \
          ./test --ignored --exact within_a_user_namespace >{output} 2>&1",
         directory = directory.path().display(),
         output = output.display(),
