@@ -43,6 +43,10 @@ fn endless(ended: mpsc::Sender<()>) -> Response {
     response
 }
 
+/// hyper keeps any number of heads in its buffer; some hundred of these are more than a socket holds.
+const BIG: usize = 8 << 10;
+const MANY: usize = 200;
+
 struct Connection {
     client: UnixStream,
     server: JoinHandle<()>,
@@ -55,6 +59,7 @@ fn connect() -> Connection {
     let router = Router::new()
         .route("/echo", post(echo))
         .route("/_ping", get(async || "OK"))
+        .route("/head", get(async || (http::StatusCode::NO_CONTENT, [("big", "#".repeat(BIG))])))
         .route("/endless", get(async move || endless(ended_sender.clone())));
     let (client, server) = UnixStream::pair().unwrap();
     let (stop, stopped) = watch::channel(false);
@@ -127,6 +132,19 @@ async fn pipelined_answers_precede_the_hijack() {
 }
 
 #[tokio::test]
+async fn a_hijack_waits_for_a_client_that_reads_late() {
+    let mut connection = connect();
+    let mut requests = "GET /head HTTP/1.1\r\nHost: d\r\n\r\n".repeat(MANY);
+    requests.push_str("POST /echo HTTP/1.1\r\nHost: d\r\n\r\nearly");
+    connection.client.write_all(requests.as_bytes()).await.unwrap();
+    connection.client.shutdown().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let output = read_all(&mut connection.client).await;
+    assert_eq!(output.matches('#').count(), MANY * BIG);
+    assert!(output.ends_with("\r\n\r\nbody=0\nearlybye\n"));
+}
+
+#[tokio::test]
 async fn answers_a_half_closed_client() {
     let mut connection = connect();
     connection.client.write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
@@ -148,6 +166,24 @@ async fn an_endless_answer_ends_with_its_client_or_server() {
         tokio::time::timeout(Duration::from_secs(5), server).await.unwrap().unwrap();
         assert_eq!(ended.recv().await, None);
     }
+}
+
+#[tokio::test]
+async fn a_handler_outlives_its_client() {
+    let (sender, mut done) = mpsc::channel(1);
+    let router = Router::new().route(
+        "/slow",
+        post(async move || {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            sender.send("done").await.unwrap();
+        }),
+    );
+    let (mut client, server) = UnixStream::pair().unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(connection::serve(Socket::Unix(server), Dispatcher::new(router, "0.0.0"), stopped));
+    client.write_all(b"POST /slow HTTP/1.1\r\nHost: d\r\n\r\n").await.unwrap();
+    drop(client);
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), done.recv()).await, Ok(Some("done")));
 }
 
 #[tokio::test]

@@ -49,6 +49,11 @@ impl Query {
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
     }
 
+    /// [`Self::boolean`], with what a missing parameter means.
+    pub(crate) fn boolean_or(&self, name: &str, default: bool) -> bool {
+        if self.get(name).is_some() { self.boolean(name) } else { default }
+    }
+
     /// A whole number; `None` where the parameter is missing or empty.
     ///
     /// # Errors
@@ -133,6 +138,7 @@ mod tests {
         ] {
             assert_eq!(query(text).boolean("a"), expected, "{text}");
         }
+        assert!(query("").boolean_or("a", true) && !query("a=").boolean_or("a", true));
     }
 
     #[test]

@@ -121,6 +121,8 @@ struct InfoResponse {
     init_commit: Value,
     #[serde(rename = "CDISpecDirs")]
     cdi_spec_dirs: [&'static str; 0],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    firewall_backend: Option<Value>,
     #[serde(rename = "BridgeNfIptables", skip_serializing_if = "Option::is_none")]
     bridge_nf_iptables: Option<bool>,
     #[serde(rename = "BridgeNfIp6tables", skip_serializing_if = "Option::is_none")]
@@ -142,8 +144,11 @@ fn info_response(mut info: SystemInfo, version: ApiVersion) -> InfoResponse {
         }
     }
     let server_version = info.server_version.clone();
-    // One binary is daemon, runtime and init, so that its version stands for each.
-    let commit = move || json!({"ID": server_version, "Expected": server_version});
+    // One binary is daemon, runtime and init, so that its version stands for each. `Expected` ended with 1.49.
+    let commit = |id: &str| match version.before(49) {
+        true => json!({"ID": id, "Expected": id}),
+        false => json!({"ID": id}),
+    };
     InfoResponse {
         plugins: json!({
             "Volume": ["local"],
@@ -152,17 +157,13 @@ fn info_response(mut info: SystemInfo, version: ApiVersion) -> InfoResponse {
             "Log": ["json-file", "local", "none"],
         }),
         debug: false,
-        n_fd: 0,
-        n_goroutines: 0,
+        n_fd: open_descriptors(),
+        // The nearest thing to goroutines.
+        n_goroutines: tokio::runtime::Handle::try_current()
+            .map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
         system_time: Timestamp::now(),
         index_server_address: "https://index.docker.io/v1/",
-        registry_config: json!({
-            "AllowNondistributableArtifactsCIDRs": null,
-            "AllowNondistributableArtifactsHostnames": null,
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": true, "Official": true}},
-            "Mirrors": [],
-        }),
+        registry_config: registry_config(version),
         generic_resources: None,
         http_proxy: "",
         https_proxy: "",
@@ -178,16 +179,36 @@ fn info_response(mut info: SystemInfo, version: ApiVersion) -> InfoResponse {
         live_restore_enabled: true,
         isolation: "",
         init_binary: "dory",
-        containerd_commit: json!({"ID": "", "Expected": ""}),
-        runc_commit: commit(),
-        init_commit: commit(),
+        containerd_commit: commit(""),
+        runc_commit: commit(&server_version),
+        init_commit: commit(&server_version),
         cdi_spec_dirs: [],
+        firewall_backend: version.at_least(49).then(|| json!({"Driver": "nftables"})),
         bridge_nf_iptables: version.before(50).then_some(false),
         bridge_nf_ip6tables: version.before(50).then_some(false),
         kernel_memory: version.before(42).then_some(false),
         execution_driver: version.before(25).then_some("<not supported>"),
         info,
     }
+}
+
+/// Registries as dockerd treats them without configuration.
+fn registry_config(version: ApiVersion) -> Value {
+    let mut config = json!({
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+        "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": true, "Official": true}},
+        "Mirrors": [],
+    });
+    if version.before(49) {
+        config["AllowNondistributableArtifactsCIDRs"] = json!([]);
+        config["AllowNondistributableArtifactsHostnames"] = json!([]);
+    }
+    config
+}
+
+/// How many descriptors the engine holds; 0 where `/proc` does not say.
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 /// `seccomp` of `name=seccomp,profile=builtin`: what clients before API 1.25 read.

@@ -30,6 +30,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let mut router = Router::new()
         .route("/swarm", get(not_a_manager))
         .route("/swarm/{*action}", get(not_a_manager).post(not_a_manager))
+        .route("/swarm/leave", post(not_in_a_swarm))
         .route("/swarm/init", refuse(MethodFilter::POST, "swarm mode (docker swarm init)"))
         .route("/swarm/join", refuse(MethodFilter::POST, "swarm mode (docker swarm join)"))
         .route("/plugins", get(async || Json::<[(); 0]>([])))
@@ -53,6 +54,10 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 /// A route that names what is not there.
 fn refuse<S: Clone + Send + Sync + 'static>(method: MethodFilter, what: &'static str) -> MethodRouter<S> {
     on(method, async move || ApiError::not_supported(what))
+}
+
+async fn not_in_a_swarm() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
 }
 
 async fn not_a_manager() -> ApiError {

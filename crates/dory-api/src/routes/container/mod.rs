@@ -5,6 +5,7 @@ mod create;
 mod inspect;
 mod lifecycle;
 mod logs;
+mod stats;
 mod wait;
 
 use axum::Router;
@@ -23,6 +24,7 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/containers/{id}/json", get(inspect::inspect))
         .route("/containers/{id}/top", get(inspect::top))
         .route("/containers/{id}/logs", get(logs::logs))
+        .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/attach", post(attach::attach))
         .route("/containers/{id}/wait", post(wait::wait))
         .route("/containers/{id}/start", post(lifecycle::start))
@@ -40,7 +42,6 @@ pub(super) fn routes() -> Router<Engine> {
 /// What the engine does not do for containers.
 fn unsupported() -> Router<Engine> {
     Router::new()
-        .route("/containers/{id}/stats", refuse("container statistics (docker stats)"))
         .route("/containers/{id}/changes", refuse("listing changed files (docker diff)"))
         .route("/containers/{id}/export", refuse("exporting a container (docker export)"))
         .route("/containers/{id}/archive", refuse("copying files (docker cp)"))
