@@ -181,3 +181,19 @@ fn privileged_loads_and_removals_side_by_side() {
     store.wait_until_removed();
     assert!(tree(&directory.path().join("data/layers")).is_empty());
 }
+
+#[test]
+fn privileged_no_other_user_reaches_the_files() {
+    let (directory, store) = store();
+    let data = directory.path().join("data");
+    drop(store);
+    // An operator's own directory may be open to all.
+    for open in [data.clone(), data.join("layers")] {
+        std::fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let _store = Store::open(&data, "again").unwrap();
+    for name in ["content", "layers", "containers", "volumes", "tmp", "trash"] {
+        assert_eq!(data.join(name).metadata().unwrap().mode() & 0o777, 0o700, "{name}");
+    }
+    assert_eq!(data.join("lock").metadata().unwrap().mode() & 0o777, 0o600);
+}

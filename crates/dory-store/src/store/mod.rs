@@ -97,26 +97,27 @@ impl Store {
     /// it cannot be used.
     pub fn open(data_root: &Path, holder: &str) -> Result<Self, StoreError> {
         let error = |source: io::Error| StoreError::Directory { path: data_root.to_owned(), source };
-        // Containers with mapped ids pass through to their layers, nobody lists them.
-        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o711)
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
             .create(data_root)
             .map_err(error)?;
         let data_root = data_root.canonicalize().map_err(error)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(&data_root, flags, Mode::empty()).map_err(|errno| error(errno.into()))?;
         let lock = DataRootLock::acquire(&data_root, &root, holder)?;
-        let child = |parent: &OwnedFd, name: &str, mode: u32| {
-            directory::make_and_open(parent, name, mode)
+        let child = |parent: &OwnedFd, name: &str| {
+            // Images have setuid programs: no other user of the machine may reach one by its path (CVE-2021-41091).
+            directory::make_and_open(parent, name, 0o700)
+                .and_then(|fd| fs::fchmod(&fd, Mode::from_raw_mode(0o700)).map(|()| fd))
                 .map_err(|errno| StoreError::Directory { path: data_root.join(name), source: errno.into() })
         };
-        let content = child(&child(&root, "content", 0o700)?, "sha256", 0o700)?;
-        let trash = Trash::new(child(&root, "trash", 0o700)?).map_err(error)?;
+        let content = child(&child(&root, "content")?, "sha256")?;
+        let trash = Trash::new(child(&root, "trash")?).map_err(error)?;
         let store = Self {
             content: Content { directory: content },
-            layers: child(&root, "layers", 0o711)?,
-            temporary: child(&root, "tmp", 0o700)?,
-            containers: child(&root, "containers", 0o711)?,
-            volumes: child(&root, "volumes", 0o711)?,
+            layers: child(&root, "layers")?,
+            temporary: child(&root, "tmp")?,
+            containers: child(&root, "containers")?,
+            volumes: child(&root, "volumes")?,
             trash,
             backing: BackingFilesystem::of(&root).map_err(error)?,
             state: Mutex::default(),
