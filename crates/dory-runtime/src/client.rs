@@ -36,6 +36,23 @@ impl From<io::Error> for ShimError {
     }
 }
 
+/// A client that attached before the program ran.
+#[derive(Debug)]
+pub struct EarlyAttachment {
+    stream: UnixStream,
+}
+
+impl EarlyAttachment {
+    /// The second half of [`ShimClient::attach`], to be called when the launch has succeeded.
+    ///
+    /// # Errors
+    /// As [`ShimError`].
+    pub fn complete(self) -> Result<UnixStream, ShimError> {
+        let (reply, _) = protocol::receive::<Reply>(&self.stream)?;
+        done(reply).map(|()| self.stream)
+    }
+}
+
 impl ShimClient {
     /// The shim of the container with this runtime directory (`ContainerSpec::runtime_directory`).
     pub fn new(runtime_directory: impl Into<PathBuf>) -> Self {
@@ -62,6 +79,22 @@ impl ShimClient {
     pub fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<UnixStream, ShimError> {
         let (reply, stream, _) = self.ask(&Request::Attach { stdin, stdout, stderr })?;
         done(reply).map(|()| stream)
+    }
+
+    /// The first half of [`Self::attach`], for a launch's `before_run`: the shim takes the request before the program
+    /// runs, and answers it once the program does.
+    ///
+    /// # Errors
+    /// [`ShimError::Unreachable`].
+    pub fn attach_early(
+        &self,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    ) -> Result<EarlyAttachment, ShimError> {
+        let stream = connect(&self.runtime_directory)?;
+        protocol::send(&stream, &Request::Attach { stdin, stdout, stderr }, &[])?;
+        Ok(EarlyAttachment { stream })
     }
 
     /// Runs one more process in the container; the stream is as in [`Self::attach`].

@@ -26,6 +26,8 @@ use crate::spec::{ConsoleSize, ContainerSpec, ExecSpec};
 pub const SOCKET_NAME: &str = "shim.sock";
 /// Name of the exit record in the container's directory.
 pub const EXIT_RECORD_NAME: &str = "exit.json";
+/// Name of the log in the container's directory; rotated ones have a number behind it.
+pub const LOG_NAME: &str = "container.log";
 /// No message is longer: a spec with 500 layers and a large environment stays far below it.
 const MESSAGE_LIMIT: u32 = 16 << 20;
 /// Descriptors that one message may carry (`SCM_MAX_FD` is 253).

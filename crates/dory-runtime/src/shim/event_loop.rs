@@ -71,6 +71,8 @@ impl Shim {
     }
 
     fn run(&mut self) {
+        // Clients that came before the program ran are served before its first output is read.
+        self.accept();
         while !(self.finished && self.clients.is_empty()) {
             if let Err(error) = self.turn() {
                 eprintln!("dory shim: {error}");
@@ -125,7 +127,7 @@ impl Shim {
 
     fn accept(&mut self) {
         // The engine's connections only: the socket lies in a directory of root's.
-        if let Ok((stream, _)) = self.container.listener.accept() {
+        while let Ok((stream, _)) = self.container.listener.accept() {
             self.serve(stream);
         }
     }

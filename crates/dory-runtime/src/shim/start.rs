@@ -16,15 +16,13 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use crate::error::{FailureKind, StartFailure};
 use crate::filesystem::{clone_path, set_flags};
 use crate::init::{self, Arrival, FromInit, NamespaceSet, ToInit};
-use crate::protocol::{self, Launch, Progress, SOCKET_NAME};
+use crate::protocol::{self, LOG_NAME, Launch, Progress, SOCKET_NAME};
 use crate::spec::{ContainerSpec, IdMapping, MountSource, Namespace, UserNamespace};
 
 use super::rootfs::mount_rootfs;
 use super::stdio::{ShimStreams, make_streams, terminal_streams};
 use crate::init::namespaces::join_shared;
 
-/// Name of the log in the container's directory.
-pub const LOG_NAME: &str = "container.log";
 /// Descriptors in one message to init; the kernel takes 253.
 const CHUNK: usize = 200;
 
@@ -315,7 +313,9 @@ fn listen(directory: &Path) -> io::Result<UnixListener> {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd()))
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd()))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Ends and collects a process that must not stay.
