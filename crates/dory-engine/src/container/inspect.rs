@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dory_runtime::protocol::LOG_NAME;
 use dory_store::Snapshot;
 use dory_types::Timestamp;
 
@@ -10,7 +11,6 @@ use super::details::{
     ContainerDetails, ContainerSummary, GraphDriver, NetworkSettings, PortSummary, SummaryHostConfig,
     SummaryNetworkSettings,
 };
-use super::logs::log_name;
 use super::object::Container;
 use super::record::Record;
 use super::request::ListOptions;
@@ -77,7 +77,7 @@ impl Inner {
         };
         let log_path = match record.log.driver {
             dory_log::LogDriver::JsonFile(_) => {
-                container.directory.join(log_name(container)).to_string_lossy().into_owned()
+                container.directory.join(LOG_NAME).to_string_lossy().into_owned()
             }
             dory_log::LogDriver::None => String::new(),
         };

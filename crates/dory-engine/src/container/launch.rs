@@ -8,13 +8,16 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use dory_cgroup::{Delegation, Group, Refusal};
 use dory_net::{EndpointConfig, PortMapping};
+use dory_runtime::client::EarlyAttachment;
 use dory_runtime::spec::{ContainerSpec, Rootfs};
 use dory_runtime::{FailureKind, LaunchError, Started};
 use dory_types::Timestamp;
+use tokio::sync::oneshot;
 
 use super::files::write_etc_files;
 use super::name::random_bytes;
@@ -202,8 +205,18 @@ impl Inner {
         remove_exit_record(container)?;
         let launcher = self.launcher()?;
         let network = |namespace: BorrowedFd<'_>| self.connect(container, namespace);
-        let started = launcher.start(spec, network, || connect_pending(container)).map_err(failure)?;
-        container.live().attachable = true;
+        let mut early = Vec::new();
+        let before_run = || early = connect_pending(container);
+        let started = launcher.start(spec, network, before_run).map_err(failure)?;
+        for (attachment, sender) in early {
+            match attachment.complete() {
+                // A client that went away meanwhile closes its stream by going.
+                Ok(stream) => drop(sender.send(stream)),
+                Err(error) => {
+                    tracing::warn!(container.id = %container.id, %error, "Cannot attach a waiting client")
+                }
+            }
+        }
         let record = container.record();
         container.update(|record| {
             let state = &mut record.state;
@@ -455,23 +468,27 @@ fn remove_exit_record(container: &Container) -> Result<()> {
     }
 }
 
+/// A client on its way into the streams.
+type Early = (EarlyAttachment, oneshot::Sender<UnixStream>);
+
 /// Step 4: whoever attached before the start joins now, before the program has written its first byte.
-fn connect_pending(container: &Container) {
+fn connect_pending(container: &Container) -> Vec<Early> {
     let pending = {
         let mut live = container.live();
         live.attachable = true;
         std::mem::take(&mut live.pending)
     };
     let shim = container.shim();
+    let mut early = Vec::with_capacity(pending.len());
     for client in pending {
-        match shim.attach(client.stdin, client.stdout, client.stderr) {
-            // A client that went away meanwhile closes its stream by going.
-            Ok(stream) => drop(client.sender.send(stream)),
+        match shim.attach_early(client.stdin, client.stdout, client.stderr) {
+            Ok(attachment) => early.push((attachment, client.sender)),
             Err(error) => {
                 tracing::warn!(container.id = %container.id, %error, "Cannot attach a waiting client")
             }
         }
     }
+    early
 }
 
 /// dockerd's message and exit code for what kept the program from running.

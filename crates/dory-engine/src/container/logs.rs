@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dory_log::{LogDriver, LogReader, LogWatch, ReadOptions, ReadOutcome, Record, Tail, header};
+use dory_runtime::protocol::LOG_NAME;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
@@ -50,11 +51,6 @@ impl Engine {
     }
 }
 
-/// The file name of a container's log.
-pub(crate) fn log_name(container: &Container) -> String {
-    format!("{}-json.log", container.id)
-}
-
 struct Reading {
     container: Arc<Container>,
     options: LogOptions,
@@ -72,8 +68,7 @@ impl Reading {
             true => LogWatch::new(directory.as_fd()).ok(),
             false => None,
         };
-        let mut reader = LogReader::open(directory.as_fd(), &log_name(&self.container), self.read_options())
-            .map_err(failed)?;
+        let mut reader = LogReader::open(directory.as_fd(), LOG_NAME, self.read_options()).map_err(failed)?;
         loop {
             // Looked at before the reading: what was written before the end is read after it.
             let ended = !self.container.record().state.running || self.container.live().removed;
