@@ -236,7 +236,7 @@ fn system_usage(proc_stat: &str) -> (u64, u32) {
 fn memory_stats(usage: &Usage) -> MemoryStats {
     let Some(memory) = &usage.memory else { return MemoryStats::default() };
     let system = rustix::system::sysinfo();
-    let total = u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit));
+    let total = system.totalram.saturating_mul(u64::from(system.mem_unit));
     MemoryStats {
         usage: Some(memory.usage),
         max_usage: memory.max_usage,

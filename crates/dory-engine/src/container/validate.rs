@@ -188,7 +188,7 @@ fn conflicts(config: &ContainerConfig, host: &HostConfig, modes: &Modes) -> Resu
             "container type network can't be used with links. This would result in undefined behavior",
         );
     }
-    if (joined || modes.network == Mode::Host) && !host.dns.is_empty() && joined {
+    if joined && !host.dns.is_empty() {
         return refuse("dns and the network mode");
     }
     if joined && !host.extra_hosts.is_empty() {

@@ -93,7 +93,8 @@ mod tests {
     fn adds_and_drops_as_dockerd_does() {
         let all = from_mask(u64::MAX);
         assert_eq!(all.len(), 41);
-        let cases: [(&[&str], &[&str], usize, &str, bool); 6] = [
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], usize, &'a str, bool);
+        let cases: [Case<'_>; 6] = [
             (&[], &[], 14, "CAP_CHOWN", true),
             (&["sys_admin"], &["CAP_CHOWN"], 14, "CAP_SYS_ADMIN", true),
             (&["ALL"], &["NET_RAW"], 40, "CAP_NET_RAW", false),

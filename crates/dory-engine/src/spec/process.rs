@@ -58,7 +58,7 @@ pub(crate) fn environment(
 
 /// The container's own process.
 pub(super) fn container(input: &SpecInput<'_>, security: &SecurityOptions) -> Result<Process, EngineError> {
-    let (config, host) = (&*input.config, &*input.host_config);
+    let (config, host) = (input.config, input.host_config);
     let capabilities = capabilities(input, host)?;
     let args = std::iter::once(input.path.to_owned()).chain(input.args.iter().cloned()).collect();
     Ok(Process {
@@ -81,7 +81,7 @@ pub(super) fn container(input: &SpecInput<'_>, security: &SecurityOptions) -> Re
 
 /// A process of `docker exec`.
 pub(crate) fn exec(input: &SpecInput<'_>, exec: &ExecConfig) -> Result<Process, EngineError> {
-    let config = &*input.config;
+    let config = input.config;
     let security = SecurityOptions::parse(input.host_config)?;
     let privileged = HostConfig { privileged: true, ..HostConfig::default() };
     let capabilities = capabilities(input, if exec.privileged { &privileged } else { input.host_config })?;

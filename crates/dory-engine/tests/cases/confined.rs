@@ -14,7 +14,7 @@ pub fn confined() {
     let shared = fixture.path().join("shared");
     std::fs::create_dir(&shared).unwrap();
     fixture.run(async |engine: &Engine| {
-        let script = "id -u; busybox awk '{print $3}' /proc/self/uid_map; mount -t tmpfs none /mnt && echo mounted; \
+        let script = "id -u; busybox awk '{print $3}' /proc/self/uid_map; mount -t tmpfs none /dev/shm && echo mounted; \
                       echo own > /data/own; echo host > /shared/file; \
                       hostname renamed && echo renamed; \
                       for d in /sys/fs/cgroup /sys/fs/cgroup/*; do busybox mkdir $d/inner 2>/dev/null && echo delegated && break; done; \
@@ -27,7 +27,7 @@ pub fn confined() {
         let outcome = run(engine, request).await;
         let lines: Vec<&str> = outcome.stdout.lines().collect();
         assert_eq!(lines, ["0", "65536", "mounted", "renamed", "delegated"], "{outcome:?}");
-        assert!(outcome.stderr.contains("sysrq-trigger"), "{outcome:?}");
+        assert!(outcome.stderr.contains("core_pattern: Permission denied"), "{outcome:?}");
         // What root inside wrote through a bind is root's outside.
         use std::os::unix::fs::MetadataExt;
         assert_eq!(std::fs::metadata(shared.join("file")).unwrap().uid(), 0);
