@@ -39,7 +39,11 @@ pub const SHARED: u64 = libc::MS_SHARED;
 ///
 /// # Errors
 /// The kernel's; `EPERM` for an id map of a filesystem whose superblock belongs to an outer user namespace.
-pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &MountAttributes<'_>) -> io::Result<()> {
+pub fn set_attributes(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    attributes: &MountAttributes<'_>,
+) -> io::Result<()> {
     let mut raw = libc::mount_attr {
         attr_set: attributes.set,
         attr_clr: attributes.clear,

@@ -221,6 +221,22 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Takes over a descriptor that this process inherited under a fixed number (sd_listen_fds(3)), marked close-on-exec.
+///
+/// # Errors
+/// `EBADF` where it is not open, `EINVAL` for a standard stream.
+pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: fcntl with two integers; it fails with EBADF for a number that is not open.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open, and as an inherited one no value of this program owns it; callers take each once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Detaches this process from a cgroup view: `unshare(CLONE_NEWCGROUP)`, and likewise for other namespaces that do not
 /// split memory or descriptors.
 ///

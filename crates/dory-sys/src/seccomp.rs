@@ -13,6 +13,7 @@ pub fn load_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     // The kernel's declaration is not const, but it copies the program and never writes it.
     let header = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: `header` points to `length` initialised instructions that live until the call returns.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const header) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const header) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,2 +1,53 @@
 //! The binary: it picks the role.
-fn main() {}
+//!
+//! One program is everything: client, engine, shim, and pid 1 of a container. The role is decided here, before any thread
+//! exists, because shim and reaper fork.
+
+mod demo;
+mod probe;
+mod serve;
+mod starter;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Commands that this binary does itself; all others are the client's.
+const OWN_COMMANDS: &[(&str, &str)] = &[
+    ("serve", "Run an engine that speaks the Docker Engine API"),
+    ("demo", "Show engines inside containers inside engines"),
+    ("doctor", "Say what the surroundings allow, and what to ask for where they do not"),
+];
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_default();
+    let words: Vec<OsString> = words.collect();
+    if name == dory_runtime::reaper::NAME {
+        return exit_code(dory_runtime::reaper::main(&texts(words)));
+    }
+    match words.first().and_then(|word| word.to_str()) {
+        Some(dory_runtime::shim::ROLE) => exit_code(dory_runtime::shim::main()),
+        Some(dory_probe::PROBE_ROLE) => dory_probe::run_child_role(words.into_iter().skip(1)),
+        Some("serve") => serve::main(&words),
+        Some("demo") => demo::main(&words),
+        Some("doctor") => probe::main(&words),
+        _ => dory_cli::run(words, &program()),
+    }
+}
+
+fn program() -> dory_cli::Program<'static> {
+    dory_cli::Program {
+        version: env!("CARGO_PKG_VERSION"),
+        starter: Some(&starter::Starter),
+        own_commands: OWN_COMMANDS,
+    }
+}
+
+fn texts(words: Vec<OsString>) -> Vec<String> {
+    words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// Exit codes of processes are a byte; -1 and the like become 255.
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
