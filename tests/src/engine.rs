@@ -147,7 +147,23 @@ impl Engine {
         };
         let shared = ["--data-root", &format!("{folder}/data"), "--exec-root", &format!("{folder}/exec")];
         let socket = ["-H".to_owned(), format!("unix://{}", self.socket.display())];
-        own.into_iter().chain(socket).chain(shared.map(str::to_owned)).collect()
+        let parent = ["--cgroup-parent".to_owned(), self.cgroup_parent()];
+        own.into_iter().chain(socket).chain(shared.map(str::to_owned)).chain(parent).collect()
+    }
+
+    /// A name for the engine's control groups that no other engine on the machine has.
+    fn cgroup_parent(&self) -> String {
+        let run = self.folder.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        format!("dory-tests-{run}-{}", self.kind.name())
+    }
+
+    /// Removes the empty groups that a failed case has left.
+    fn remove_control_groups(&self) {
+        let pattern = format!("*/{}*", self.cgroup_parent());
+        let _ = Command::new("find")
+            .args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &pattern, "-exec", "rmdir", "{}", ";"])
+            .stderr(Stdio::null())
+            .status();
     }
 
     /// The process id of the engine, which is that of `nsenter` since that replaces itself.
@@ -197,6 +213,7 @@ impl Drop for Engine {
             let _ = web.wait();
         }
         let _ = self.stop(Signal::TERM);
+        self.remove_control_groups();
     }
 }
 

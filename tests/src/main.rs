@@ -182,11 +182,21 @@ fn run_leg(kind: EngineKind, binary: &Path, cases: &[Case], around: &Surrounding
     if !tally.failed.is_empty() && kind == EngineKind::Dory {
         println!("the log of {} ends:\n{}", kind.name(), engine.log_tail());
     }
+    remove_containers(&engine, &around.tools);
     if let Err(error) = engine.stop(rustix::process::Signal::TERM) {
         println!("FAIL {error:#}");
         tally.failed.push(format!("{} does not stop cleanly", kind.name()));
     }
     tally
+}
+
+/// What failed cases left running would outlive the engine.
+fn remove_containers(engine: &Engine, tools: &Path) {
+    let _ = Command::new("sh")
+        .args(["-c", "timeout 60 sh -c 'left=$(\"$0\" ps -aq); [ -z \"$left\" ] || \"$0\" rm -fv $left' \"$0\" >/dev/null 2>&1"])
+        .arg(tools.join("new/docker"))
+        .env("DOCKER_HOST", format!("unix://{}", engine.socket.display()))
+        .status();
 }
 
 fn ready_engine(kind: EngineKind, binary: &Path, around: &Surroundings) -> Result<Engine> {

@@ -179,7 +179,7 @@ fn parse_line(cases: &mut Vec<Case>, number: usize, line: &str) -> Result<()> {
             differs: None,
             tags: Vec::new(),
             alone: false,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_secs(30),
             steps: Vec::new(),
         });
         return Ok(());

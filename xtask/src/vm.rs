@@ -43,7 +43,7 @@ chroot "$root" systemctl --quiet enable payload.service 2>/dev/null
 # dockerd is started by whoever tests it, so that booting does not wait for it.
 chroot "$root" systemctl --quiet disable docker.service docker.socket containerd.service 2>/dev/null || true
 chroot "$root" systemctl --quiet mask serial-getty@hvc0.service serial-getty@ttyS0.service getty@tty1.service 2>/dev/null
-mke2fs -q -F -t ext4 -L root -d "$root" "$1/base.img.new" 8G
+mke2fs -q -F -t ext4 -L root -d "$root" "$1/base.img.new" 8G >/dev/null
 mv "$1/base.img.new" "$1/base.img"
 rm -rf "$root"
 "#;
@@ -148,7 +148,7 @@ impl Machine {
         }
         let disk = scratch.join("payload.img");
         script(
-            "mke2fs -q -F -t ext4 -L payload -d \"$1\" \"$2\" \"$(( $(du -sm \"$1\" | cut -f1) + 1024 ))M\"",
+            "mke2fs -q -F -t ext4 -L payload -d \"$1\" \"$2\" \"$(( $(du -sm \"$1\" | cut -f1) + 1024 ))M\" >/dev/null",
             &[stage.as_os_str(), disk.as_os_str()],
         )?;
         let status = self.boot(&disk, memory, timeout);
