@@ -31,6 +31,7 @@ const TESTS: &[Test] = &[
     ("privileged_overlay_on_id_mapped_volume", overlay_on_id_mapped_volume),
     ("privileged_missing_program", missing_program),
     ("privileged_stdin_until_half_close", stdin_until_half_close),
+    ("privileged_output_after_half_close", output_after_half_close),
     ("privileged_exec", exec),
     ("privileged_terminal", terminal),
     ("privileged_reaper", reaper),
@@ -323,6 +324,20 @@ fn stdin_until_half_close(launcher: &Launcher) {
         rest = &rest[8 + length..];
     }
     assert_eq!(String::from_utf8(text).unwrap(), input + "end\n");
+    assert_eq!(exit_code(&started), 0);
+}
+
+/// What `docker run` without `-i` does: it ends its side at once and reads on.
+fn output_after_half_close(launcher: &Launcher) {
+    let fixture =
+        Fixture::new(&["sh", "-c", "for number in 1 2 3 4 5; do sleep 0.1; echo line $number; done"]);
+    let started = fixture.start(launcher);
+    let mut stream = fixture.client().attach(false, true, true).expect("attach");
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut output = Vec::new();
+    stream.read_to_end(&mut output).unwrap();
+    let output = String::from_utf8_lossy(&output);
+    assert!(output.contains("line 2") && output.contains("line 5"), "{output}");
     assert_eq!(exit_code(&started), 0);
 }
 

@@ -215,7 +215,10 @@ impl Shim {
         }
         let waiting: Vec<u64> =
             self.clients.iter().filter(|(_, client)| client.process == key).map(|(key, _)| *key).collect();
-        waiting.into_iter().for_each(|client| self.update_client(client));
+        for client in waiting {
+            self.read_client(client);
+            self.update_client(client);
+        }
     }
 
     /// Gives a process its input and watches for room where it does not take all; true while something is left.
@@ -237,68 +240,73 @@ impl Shim {
     }
 
     fn handle_client(&mut self, key: u64, flags: EventFlags) {
-        if flags.contains(EventFlags::OUT) {
+        let Some(client) = self.clients.get_mut(&key) else { return };
+        if flags.contains(EventFlags::OUT) && client.flush().is_err() {
+            self.drop_client(key);
+            return;
+        }
+        // A hang-up, unlike the mere end of what it sends, means that nobody reads there any more.
+        client.gone |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        self.read_client(key);
+        self.update_client(key);
+    }
+
+    /// Takes what a client sent, as far as its process takes it.
+    fn read_client(&mut self, key: u64) {
+        loop {
             let Some(client) = self.clients.get_mut(&key) else { return };
-            if client.flush().is_err() || (client.ending && client.backlog.is_empty()) {
-                self.drop_client(key);
+            let process = self.processes.get_mut(&client.process);
+            let Some(process) = process.filter(|process| process.pending_input.is_empty()) else { return };
+            if client.input_over {
                 return;
             }
-            self.update_client(key);
-        }
-        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
-            self.read_client(key);
-        }
-    }
-
-    fn read_client(&mut self, key: u64) {
-        let Some(client) = self.clients.get_mut(&key) else { return };
-        let Some(process) = self.processes.get_mut(&client.process) else {
-            // The process is gone, only its last output is awaited; a client that leaves is dropped by the flush.
-            if matches!(client.read(&mut self.buffer), Read::End) && client.backlog.is_empty() {
-                self.drop_client(key);
-            }
-            return;
-        };
-        match client.read(&mut self.buffer) {
-            Read::Nothing => {}
-            Read::Bytes(count) if client.stdin => {
-                process.pending_input.extend_from_slice(&self.buffer[..count]);
-                self.start_input(key);
-            }
-            Read::Bytes(_) => {}
-            Read::End if client.stdin => {
-                client.stdin = false;
-                if process.stdin_once {
-                    process.input_ended = true;
+            match client.read(&mut self.buffer) {
+                Read::Nothing => return,
+                Read::Bytes(count) => {
+                    if client.stdin {
+                        process.pending_input.extend_from_slice(&self.buffer[..count]);
+                    }
                 }
-                self.start_input(key);
+                Read::End => {
+                    client.input_over = true;
+                    if client.stdin {
+                        let closes = process.stdin_once && !process.terminal;
+                        process.input_ended |= process.stdin_once;
+                        // As dockerd has it: where its end does not close standard input, it detaches the client.
+                        client.ending |= !closes;
+                    }
+                }
             }
-            // Not attached to standard input: reading its end means that it left.
-            Read::End => self.drop_client(key),
+            let process = client.process;
+            self.write_input(process);
         }
     }
 
-    /// Writes what a client sent; where the process does not take it all, the client waits.
-    fn start_input(&mut self, client: u64) {
-        if let Some(key) = self.clients.get(&client).map(|client| client.process) {
-            self.write_input(key);
-        }
-        self.update_client(client);
-    }
-
-    /// What a client is watched for depends on what it may send and what it has yet to take.
+    /// Settles what a client is watched for, or that it is done with.
     fn update_client(&mut self, key: u64) {
         let Some(client) = self.clients.get(&key) else { return };
+        let process = self.processes.get(&client.process);
+        let blocked = process.is_some_and(|process| !process.pending_input.is_empty());
+        let source = Source::Client(key);
+        if client.gone && (client.input_over || process.is_none())
+            || client.ending && client.backlog.is_empty()
+        {
+            self.drop_client(key);
+            return;
+        }
+        if client.gone {
+            // Its last input waits for the process; a hang-up would be reported over and over meanwhile.
+            self.registry.unwatch(client.stream.as_fd(), source);
+            return;
+        }
         let mut flags = EventFlags::empty();
-        let blocked =
-            self.processes.get(&client.process).is_some_and(|process| !process.pending_input.is_empty());
-        if client.stdin && !blocked {
+        if !client.input_over && !blocked && process.is_some() {
             flags |= EventFlags::IN;
         }
-        if !client.backlog.is_empty() || client.ending {
+        if !client.backlog.is_empty() {
             flags |= EventFlags::OUT;
         }
-        let _no_memory = self.registry.watch(client.stream.as_fd(), Source::Client(key), flags);
+        let _no_memory = self.registry.watch(client.stream.as_fd(), source, flags);
     }
 
     fn drop_client(&mut self, key: u64) {

@@ -155,11 +155,31 @@ pub struct Client {
     pub stderr: bool,
     /// What it has not taken yet.
     pub backlog: Backlog,
+    /// It sends nothing any more.
+    pub input_over: bool,
+    /// It hung up.
+    pub gone: bool,
     /// Close it when the backlog is empty.
     pub ending: bool,
 }
 
 impl Client {
+    /// A client that was just attached to a process and gets `stdin`, `stdout` and `stderr` of it.
+    pub fn new(stream: UnixStream, process: u64, [stdin, stdout, stderr]: [bool; 3]) -> Self {
+        let backlog = Backlog::default();
+        Self {
+            stream,
+            process,
+            stdin,
+            stdout,
+            stderr,
+            backlog,
+            input_over: false,
+            gone: false,
+            ending: false,
+        }
+    }
+
     /// True where this client gets `stream`.
     pub fn wants(&self, stream: Stream) -> bool {
         match stream {

@@ -58,8 +58,7 @@ impl Shim {
         };
         let stdin = stdin && process.streams.stdin.is_some();
         protocol::send(&stream, &Reply::Done, &[])?;
-        let backlog = Default::default();
-        self.add_client(Client { stream, process: MAIN, stdin, stdout, stderr, backlog, ending: false })
+        self.add_client(Client::new(stream, MAIN, [stdin, stdout, stderr]))
     }
 
     fn exec(&mut self, stream: UnixStream, spec: &ExecSpec) -> io::Result<()> {
@@ -74,16 +73,7 @@ impl Shim {
         let process = self.add_process(RunningProcess::new(Some(spec.id.clone()), child, streams, true))?;
         protocol::send(&stream, &Reply::ExecStarted { pid }, &[])?;
         let (stdin, output) = (spec.stdio.open_stdin, spec.attach_output);
-        let backlog = Default::default();
-        self.add_client(Client {
-            stream,
-            process,
-            stdin,
-            stdout: output,
-            stderr: output,
-            backlog,
-            ending: false,
-        })
+        self.add_client(Client::new(stream, process, [stdin, output, output]))
     }
 
     fn find(&self, exec: Option<&ExecId>) -> Option<&RunningProcess> {
