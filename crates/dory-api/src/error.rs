@@ -82,7 +82,9 @@ impl From<EngineError> for ApiError {
             causes.push(cause.to_string());
             source = cause.source();
         }
-        Self { cause: causes.join(": "), ..Self::new(status_of(error.kind()), error.message()) }
+        // Many messages tell the cause already.
+        let cause = Some(causes.join(": ")).filter(|cause| !error.message().contains(cause.as_str()));
+        Self { cause: cause.unwrap_or_default(), ..Self::new(status_of(error.kind()), error.message()) }
     }
 }
 

@@ -27,19 +27,21 @@ pub(crate) enum ClientInput {
 /// Joins `client` and `process` until the process's output ends, the client has gone or it has detached.
 ///
 /// The end of the client's input is passed on and the output continues: `echo x | docker run -i` needs the answer. The
-/// end of the output ends everything, whatever the client still wants to send.
+/// end of the output ends everything, whatever the client still wants to send; `ended` runs before the client sees it.
 ///
 /// # Errors
 /// A failed write to the client. A process that takes no more input is no error.
-pub(crate) async fn join<C, P>(client: C, process: P, input: ClientInput) -> io::Result<()>
+pub(crate) async fn join<C, P, E>(client: C, process: P, input: ClientInput, ended: E) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite,
     P: AsyncRead + AsyncWrite,
+    E: Future<Output = ()>,
 {
     let (mut client_reader, mut client_writer) = tokio::io::split(client);
     let (process_reader, process_writer) = tokio::io::split(process);
     let output = async {
         copy(process_reader, &mut client_writer).await?;
+        ended.await;
         client_writer.shutdown().await
     };
     tokio::select! {
@@ -113,13 +115,14 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::ready;
     use tokio::io::duplex;
 
     #[tokio::test]
     async fn half_close_goes_through_and_output_continues() {
         let (mut client, client_side) = duplex(16);
         let (process_side, mut process) = duplex(16);
-        let joined = tokio::spawn(join(client_side, process_side, ClientInput::All));
+        let joined = tokio::spawn(join(client_side, process_side, ClientInput::All, ready(())));
         let process = tokio::spawn(async move {
             let mut input = Vec::new();
             process.read_to_end(&mut input).await.unwrap();
@@ -140,7 +143,7 @@ mod tests {
         let (mut client, client_side) = duplex(64);
         let (process_side, mut process) = duplex(64);
         let keys = ClientInput::UntilDetached(DetachKeys::default());
-        let joined = tokio::spawn(join(client_side, process_side, keys));
+        let joined = tokio::spawn(join(client_side, process_side, keys, ready(())));
         client.write_all(b"ls\n\x10\x11rest").await.unwrap();
         joined.await.unwrap().unwrap();
         let mut input = Vec::new();
@@ -152,7 +155,7 @@ mod tests {
     async fn the_end_of_output_ends_all() {
         let (mut client, client_side) = duplex(64);
         let (process_side, mut process) = duplex(64);
-        let joined = tokio::spawn(join(client_side, process_side, ClientInput::None));
+        let joined = tokio::spawn(join(client_side, process_side, ClientInput::None, ready(())));
         client.write_all(b"ignored").await.unwrap();
         process.write_all(b"out").await.unwrap();
         drop(process);

@@ -7,6 +7,7 @@ use dory_runtime::spec::{ConsoleSize, ExecSpec, Stdio};
 use dory_types::{ContainerId, ExecId};
 use serde::Serialize;
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
 
 use crate::config::{ExecConfig, ExecStartConfig};
 use crate::container::{Container, random_bytes};
@@ -25,6 +26,8 @@ pub(crate) struct Exec {
     container: Arc<Container>,
     config: ExecConfig,
     state: Mutex<ExecState>,
+    /// Wakes those who wait for the end, after the state says so.
+    ended: Notify,
 }
 
 /// How far it has come.
@@ -101,6 +104,16 @@ impl Exec {
     }
 }
 
+impl crate::engine::Inner {
+    /// The exec instances of a container that run or have not begun.
+    pub(crate) fn unfinished_execs(&self, container: &Container) -> Vec<ExecId> {
+        let mut ids = container.live().execs.clone();
+        let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.retain(|id| execs.get(id).is_some_and(|exec| exec.state().exit_code.is_none()));
+        ids
+    }
+}
+
 impl Engine {
     fn exec(&self, id: &str) -> Result<Arc<Exec>> {
         let execs = self.inner.execs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,8 +136,13 @@ impl Engine {
         }
         let id = ExecId::from_bytes(random_bytes());
         let command = config.cmd.join(" ");
-        let exec =
-            Exec { id: id.clone(), container: Arc::clone(&container), config, state: Mutex::default() };
+        let exec = Exec {
+            id: id.clone(),
+            container: Arc::clone(&container),
+            config,
+            state: Mutex::default(),
+            ended: Notify::new(),
+        };
         self.inner.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Arc::new(exec));
         self.keep_few(&container, &id);
         self.publish_exec(&container, &format!("exec_create: {command}"), &id);
@@ -211,6 +229,25 @@ impl Engine {
         })
     }
 
+    /// Waits until a started exec has ended; its exit code is known then. The end of its output comes first, and a
+    /// client that inspects after it expects the code.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn wait_exec(&self, id: &str) -> Result<()> {
+        let exec = self.exec(id)?;
+        loop {
+            let ended = exec.ended.notified();
+            tokio::pin!(ended);
+            // From here on no wake is missed.
+            ended.as_mut().enable();
+            if !exec.state().running {
+                return Ok(());
+            }
+            ended.await;
+        }
+    }
+
     /// Resizes an exec's terminal.
     ///
     /// # Errors
@@ -237,6 +274,7 @@ impl Engine {
                 state.running = false;
                 state.exit_code = Some(exit_code);
             });
+            exec.ended.notify_waiters();
         }
         let mut attributes = container.record().event_attributes();
         attributes.insert("execID".to_owned(), id.to_string());
@@ -254,6 +292,7 @@ impl Engine {
                     state.exit_code = Some(137);
                 }
             });
+            exec.ended.notify_waiters();
         }
     }
 

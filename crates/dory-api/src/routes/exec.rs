@@ -114,7 +114,15 @@ async fn run(
     input: ClientInput,
 ) -> std::io::Result<()> {
     match engine.start_exec(details.id.as_str(), start).await {
-        Ok(Some(stream)) => tunnel::join(tunnel, stream.stream, input).await,
+        Ok(Some(stream)) => {
+            // The client asks for the exit code as soon as it sees the end.
+            let ended = async {
+                if let Err(error) = engine.wait_exec(details.id.as_str()).await {
+                    tracing::debug!(exec.id = %details.id, error = %error, "Exec vanished");
+                }
+            };
+            tunnel::join(tunnel, stream.stream, input, ended).await
+        }
         Ok(None) => tunnel.shutdown().await,
         Err(error) => {
             tracing::debug!(exec.id = %details.id, error = %error, "Exec did not start");

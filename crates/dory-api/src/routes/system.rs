@@ -184,8 +184,9 @@ fn info_response(mut info: SystemInfo, version: ApiVersion) -> InfoResponse {
         init_commit: commit(&server_version),
         cdi_spec_dirs: [],
         firewall_backend: version.at_least(49).then(|| json!({"Driver": "nftables"})),
-        bridge_nf_iptables: version.before(50).then_some(false),
-        bridge_nf_ip6tables: version.before(50).then_some(false),
+        // COMPAT: nothing here goes through iptables, but clients warn about false.
+        bridge_nf_iptables: version.before(50).then_some(true),
+        bridge_nf_ip6tables: version.before(50).then_some(true),
         kernel_memory: version.before(42).then_some(false),
         execution_driver: version.before(25).then_some("<not supported>"),
         info,

@@ -58,7 +58,7 @@ async fn run(attachment: Attachment, mut tunnel: Tunnel, input: ClientInput) -> 
         None => None,
     };
     match stream {
-        Some(stream) => tunnel::join(tunnel, stream, input).await,
+        Some(stream) => tunnel::join(tunnel, stream, input, std::future::ready(())).await,
         None => tunnel.shutdown().await,
     }
 }
