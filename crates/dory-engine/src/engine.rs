@@ -93,6 +93,35 @@ impl Engine {
         }
     }
 
+    /// Ends the engine and everything that it made but the data-root: containers, the bridge, the cgroups.
+    pub async fn dismantle(&self) {
+        let removing = self.inner.registry.all().into_iter().map(|container| {
+            let options = crate::RemoveOptions { force: true, volumes: true, link: false };
+            let engine = self.clone();
+            async move {
+                if let Err(error) = engine.remove_container(container.id.as_str(), options).await {
+                    tracing::warn!(container.id = %container.id, %error, "Cannot remove a container");
+                }
+            }
+        });
+        futures_util::future::join_all(removing).await;
+        self.shutdown().await;
+        let inner = Arc::clone(&self.inner);
+        let removed = blocking(move || {
+            if let Some(network) = inner.bridge.existing()
+                && let Err(error) = network.remove()
+            {
+                tracing::warn!(%error, "Cannot remove the bridge");
+            }
+            inner.cgroups.remove_parent();
+            inner.store.wait_until_removed();
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "Cannot clean up");
+        }
+    }
+
     /// True where no container runs and none is about to (for an engine that goes away when idle).
     pub fn is_idle(&self) -> bool {
         self.inner.registry.all().iter().all(|container| !container.record().state.running)

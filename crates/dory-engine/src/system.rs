@@ -297,6 +297,10 @@ impl Inner {
         if self.options.privileged == PrivilegedMode::Confined {
             options.push("name=confined-privilege".to_owned());
         }
+        // The one place in `docker info` that every version of the client prints as it is.
+        if let Some(tier) = self.facilities().and_then(dory_probe::Facilities::tier) {
+            options.push(format!("name=dory,tier={tier}"));
+        }
         options
     }
 

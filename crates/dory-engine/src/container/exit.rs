@@ -128,6 +128,7 @@ impl Engine {
             // A start that fails is not tried again, as with dockerd; the record says why it failed.
             if let Err(error) = engine.launch(&target).await {
                 tracing::warn!(container.id = %target.id, %error, "Cannot restart a container");
+                target.notify_exit();
             }
         });
         container.live().restart = Some(task.abort_handle());

@@ -81,7 +81,7 @@ impl Inner {
             }
             dory_log::LogDriver::None => String::new(),
         };
-        let execs = container.live().execs.clone();
+        let execs = self.unfinished_execs(container);
         ContainerDetails {
             id: record.id.clone(),
             created: record.created,

@@ -114,7 +114,6 @@ impl Engine {
         if let Err(error) = blocking(move || target.save()).await {
             tracing::warn!(container.id = %container.id, %error, "Cannot keep why a container did not start");
         }
-        container.notify_exit();
     }
 }
 

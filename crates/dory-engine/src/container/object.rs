@@ -156,16 +156,18 @@ impl Container {
 
     /// Tells everybody who waits for the end of a run; to be called after the state says so.
     pub(crate) fn notify_exit(&self) {
-        self.notify(|condition| condition != WaitCondition::Removed);
+        let outcome = outcome(&self.record());
+        self.notify(&outcome, |condition| condition != WaitCondition::Removed);
     }
 
     /// Tells everybody, because there will be no other end.
     pub(crate) fn notify_removed(&self) {
-        self.notify(|_| true);
+        // An error here would be the removal's: why a start failed was said to whoever started it.
+        let outcome = WaitOutcome { error: String::new(), ..outcome(&self.record()) };
+        self.notify(&outcome, |_| true);
     }
 
-    fn notify(&self, concerned: impl Fn(WaitCondition) -> bool) {
-        let outcome = outcome(&self.record());
+    fn notify(&self, outcome: &WaitOutcome, concerned: impl Fn(WaitCondition) -> bool) {
         let mut live = self.live();
         let waiters = std::mem::take(&mut live.waiters);
         let (told, kept) = waiters.into_iter().partition(|waiter| concerned(waiter.condition));
