@@ -119,6 +119,15 @@ impl Manager {
         }
         errors
     }
+
+    /// Removes the manager's parent group where no container's group is left in it, for an engine that leaves nothing
+    /// behind.
+    pub fn remove_parent(&self) {
+        for tree in &self.hierarchies.trees {
+            // Another engine's groups, or none at all: either way it is not ours to remove.
+            let _in_use = fs::remove_dir(tree.base_directory().join(&self.parent));
+        }
+    }
 }
 
 /// Makes the group of container `id` in one tree, and the groups above it.

@@ -75,13 +75,16 @@ impl Level {
         self.import().with_context(|| format!("level {}: cannot import the image", self.number))?;
         let next = self.number + 1;
         let begin = Instant::now();
-        let mut run = self.docker(&["run", "--rm", "--privileged", "--name"]);
+        let mut run = self.docker(&["run", "--rm", "--interactive", "--privileged", "--name"]);
         run.arg(format!("level-{next}"));
         run.arg("--volume").arg(format!("{VOLUME}:/var/lib/dory"));
         run.args([image::NAME, "/dory", "demo", "--depth"]).arg(depth.to_string());
         run.arg("--level").arg(next.to_string());
+        // The innermost process waits for the end of this: until it has been looked at from the outside.
+        run.stdin(if self.number == 1 { Stdio::piped() } else { Stdio::inherit() });
         let mut run =
             run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run a container")?;
+        let mut input = run.stdin.take();
         let output = run.stdout.take().context("no output")?;
         for line in BufReader::new(output).lines() {
             let line = line?;
@@ -93,6 +96,9 @@ impl Level {
                 report.container_start_ms = Some(begin.elapsed().as_secs_f64() * 1000.0);
             }
             show(&report);
+            if report.level == depth {
+                drop(input.take());
+            }
         }
         let mut said = String::new();
         run.stderr.take().context("no errors")?.read_to_string(&mut said)?;

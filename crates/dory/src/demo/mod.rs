@@ -71,6 +71,8 @@ fn outermost(options: &Options) -> Result<()> {
 fn inner(options: &Options) -> Result<()> {
     if options.level == options.depth {
         Report::innermost(options.level)?.print();
+        // Stay to be seen until the outermost level has looked.
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
         return Ok(());
     }
     let mut level = Level::start(options.level)?;

@@ -91,7 +91,11 @@ async fn serve(options: &Options) -> Result<()> {
     if let Some(path) = &options.pidfile {
         remove_all(std::slice::from_ref(path));
     }
-    engine.shutdown().await;
+    if options.ephemeral {
+        engine.dismantle().await
+    } else {
+        engine.shutdown().await
+    }
     served.context("cannot serve")
 }
 
