@@ -44,10 +44,14 @@ impl Inner {
         points.retain(|point| !own.iter().any(|mine| mine.destination == point.destination));
         points.extend(own);
         for destination in config.volumes.iter().flat_map(std::collections::BTreeMap::keys) {
-            let destination = clean(destination);
-            if destination == "/" {
-                return Err(EngineError::invalid("invalid volume: destination can't be '/'"));
+            // Old clients send what they cannot read as `-v` here.
+            let point = parse_bind(destination).map_err(|error| {
+                EngineError::invalid(format!("invalid volume spec \"{destination}\": {error}"))
+            })?;
+            if !point.anonymous {
+                return Err(EngineError::invalid(format!("invalid volume spec \"{destination}\"")));
             }
+            let destination = point.destination;
             if !points.iter().any(|point| point.destination == destination)
                 && !host.tmpfs.keys().any(|path| clean(path) == destination)
             {
