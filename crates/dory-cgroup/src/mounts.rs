@@ -1,5 +1,6 @@
 //! Parsing of /proc/self/mountinfo and /proc/<pid>/cgroup (proc(5), cgroups(7)).
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -43,17 +44,58 @@ pub(crate) enum MountKind {
     V2,
 }
 
-/// The control group mounts of `mountinfo`, without those that a later one covers. Named v1 hierarchies
+/// The control group mounts of `mountinfo`, without those that another mount covers. Named v1 hierarchies
 /// (`name=systemd`) carry no controller and are left out.
 pub(crate) fn parse_mountinfo(mountinfo: &str) -> Vec<MountLine> {
-    let mut lines: Vec<MountLine> = Vec::new();
-    for line in mountinfo.lines() {
-        let Some(point) = line.split(' ').nth(4).map(unescape) else { continue };
-        // A mount on this path or above it hides what was there before.
-        lines.retain(|earlier| !earlier.mount.point.starts_with(&point));
-        lines.extend(parse_line(line, point));
+    let tree = MountTree::parse(mountinfo);
+    let visible = tree.mounts.iter().filter(|(id, _)| tree.is_visible(**id));
+    visible.filter_map(|(_, node)| parse_line(node.line, node.point.clone())).collect()
+}
+
+/// Which mount hangs on which. Lines come in the order of mount ids, which is not that of mounting: a tree that was
+/// put together before it was attached has younger parents (fsmount(2), move_mount(2)).
+struct MountTree<'a> {
+    mounts: BTreeMap<u64, MountNode<'a>>,
+}
+
+struct MountNode<'a> {
+    line: &'a str,
+    parent: u64,
+    point: PathBuf,
+}
+
+impl<'a> MountTree<'a> {
+    fn parse(mountinfo: &'a str) -> Self {
+        let node = |line: &'a str| {
+            let mut fields = line.split(' ');
+            let (id, parent) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+            Some((id, MountNode { line, parent, point: unescape(fields.nth(2)?) }))
+        };
+        Self { mounts: mountinfo.lines().filter_map(node).collect() }
     }
-    lines
+
+    /// True where a path walk to the mount's point arrives at it: nothing is mounted on it, and on no step of the way
+    /// down does a sibling lie above the mount that leads on.
+    fn is_visible(&self, id: u64) -> bool {
+        let covers = |parent: u64, way: u64, point: &Path| {
+            self.mounts.iter().any(|(other, node)| {
+                node.parent == parent && *other != way && *other != parent && point.starts_with(&node.point)
+            })
+        };
+        let Some(node) = self.mounts.get(&id) else { return false };
+        let covered = self.mounts.values().any(|other| other.parent == id && other.point == node.point);
+        let mut way = id;
+        let mut hidden = covered;
+        // A root's parent is itself, or lies outside of what is shown.
+        while let Some(node) = self.mounts.get(&way)
+            && node.parent != way
+            && !hidden
+        {
+            hidden = covers(node.parent, way, &node.point);
+            way = node.parent;
+        }
+        !hidden
+    }
 }
 
 fn parse_line(line: &str, point: PathBuf) -> Option<MountLine> {
@@ -123,7 +165,7 @@ mod tests {
     fn reads_hybrid_mounts_and_forgets_covered_ones() {
         let text = "\
 30 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
-31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+31 30 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 /docker/abc /sys/fs/cgroup/cpu,cpuacct ro,relatime master:3 - cgroup cgroup rw,cpu,cpuacct
 40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
 41 31 0:38 / /sys/fs/cgroup/a\\040b rw,relatime - cgroup2 cgroup2 rw
@@ -138,6 +180,21 @@ mod tests {
         assert!(!lines[0].writable);
         assert_eq!((lines[1].mount.point.to_str(), lines[1].writable), (Some("/sys/fs/cgroup/a b"), true));
         assert_eq!(lines[1].kind, MountKind::V2);
+    }
+
+    #[test]
+    fn children_may_be_older_than_their_parents() {
+        let text = "\
+32 60 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
+33 50 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+50 20 0:40 / /sys rw - sysfs sysfs rw
+60 50 0:41 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+20 1 0:50 / / rw - overlay overlay rw
+";
+        let lines = parse_mountinfo(text);
+        // The one that hangs on sysfs is hidden by the tmpfs, whichever is older.
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].kind, MountKind::V1(vec![Controller::Cpu]));
     }
 
     #[test]
