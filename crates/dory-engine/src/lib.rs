@@ -44,8 +44,8 @@ pub use container::{
     WaitOutcome,
 };
 pub use container::{
-    BlkioEntry, BlkioStats, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats,
-    ThrottlingData,
+    BlkioEntry, BlkioStats, ClientStdin, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats,
+    PidsStats, ThrottlingData,
 };
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};

@@ -231,7 +231,8 @@ impl Inner {
         }
     }
 
-    fn find_network(&self, reference: &str) -> Result<(&'static str, &'static str)> {
+    /// Name and driver of the network that `reference` means.
+    pub(crate) fn find_network(&self, reference: &str) -> Result<(&'static str, &'static str)> {
         let named = BUILT_IN.iter().find(|(name, _)| *name == reference);
         let by_id = || {
             let mut matching = BUILT_IN.iter().filter(|(name, _)| {

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::object::PendingAttachment;
 use super::request::{AttachOptions, LogOptions};
-use super::streams::{Attachment, PendingStream};
+use super::streams::{Attachment, ClientStdin, PendingStream};
 use crate::engine::{Engine, blocking};
 use crate::{EngineError, Result};
 
@@ -41,7 +41,12 @@ impl Engine {
             false => None,
         };
         self.publish(&container, "attach");
-        Ok(Attachment { container: container.id.clone(), tty: record.config.tty, logs, stream })
+        let stdin = match (stdin, record.config.stdin_once && !record.config.tty) {
+            (false, _) => ClientStdin::Ignored,
+            (true, true) => ClientStdin::Once,
+            (true, false) => ClientStdin::Shared,
+        };
+        Ok(Attachment { container: container.id.clone(), tty: record.config.tty, stdin, logs, stream })
     }
 
     async fn join_streams(

@@ -132,6 +132,9 @@ impl Inner {
             host.masked_paths = Default::default();
             host.readonly_paths = Default::default();
         }
+        if let Ok((name, _)) = self.find_network(&host.network_mode) {
+            name.clone_into(&mut host.network_mode);
+        }
         // Joined names become ids: a name may mean another container tomorrow.
         for mode in [&mut host.network_mode, &mut host.pid_mode, &mut host.ipc_mode] {
             if let Some(reference) = mode.strip_prefix("container:") {

@@ -134,6 +134,9 @@ impl Inner {
     fn prepare(&self, container: &Arc<Container>) -> Result<ContainerSpec> {
         let record = container.record();
         let modes = Modes::parse(&record.host_config)?;
+        if let Mode::Named(name) = &modes.network {
+            return Err(EngineError::not_found(format!("network {name} not found")));
+        }
         let joined = self.joined(&modes)?;
         self.check_points(&record)?;
         let snapshot = self

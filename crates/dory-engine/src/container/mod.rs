@@ -47,4 +47,4 @@ pub use stats::{
     BlkioEntry, BlkioStats, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats,
     ThrottlingData,
 };
-pub use streams::{Attachment, ContainerLogs, ContainerWait, LogStream, PendingStream};
+pub use streams::{Attachment, ClientStdin, ContainerLogs, ContainerWait, LogStream, PendingStream};

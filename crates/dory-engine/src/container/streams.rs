@@ -29,6 +29,17 @@ impl ContainerWait {
     }
 }
 
+/// What becomes of a client's input (moby `container/stream/attach.go`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientStdin {
+    /// It is not taken: not asked for, or the container has no standard input.
+    Ignored,
+    /// It reaches the process, and its end is the end of the process's standard input.
+    Once,
+    /// It reaches the process, and its end ends the attachment: others may follow, or there is a terminal.
+    Shared,
+}
+
 /// A client's way into a container's streams.
 #[derive(Debug)]
 pub struct Attachment {
@@ -36,6 +47,8 @@ pub struct Attachment {
     pub container: ContainerId,
     /// A terminal: output is raw. Otherwise it is framed (8-byte headers) as the API sends it.
     pub tty: bool,
+    /// What becomes of the client's input.
+    pub stdin: ClientStdin,
     /// The log so far, where asked for: to be sent first, framed in the same way.
     pub logs: Option<LogStream>,
     /// The live streams, where asked for.

@@ -16,6 +16,8 @@ pub(crate) enum Mode {
     None,
     /// For ipc: a new one that others may join.
     Shareable,
+    /// For the network: one of a user's own making. The start fails, as dockerd's does for a network that is gone.
+    Named(String),
 }
 
 impl Mode {
@@ -73,7 +75,7 @@ fn network(mode: &str) -> Result<Mode, EngineError> {
         _ => match mode.strip_prefix("container:") {
             Some("") => Err(EngineError::invalid("invalid container format container:<name|id>")),
             Some(reference) => Ok(Mode::Container(reference.to_owned())),
-            None => Err(EngineError::not_found(format!("network {mode} not found"))),
+            None => Ok(Mode::Named(mode.to_owned())),
         },
     }
 }
@@ -118,7 +120,6 @@ mod tests {
     #[test]
     fn refuses_unknown_modes() {
         let cases = [
-            (HostConfig { network_mode: "foo".into(), ..HostConfig::default() }, "network foo not found"),
             (HostConfig { pid_mode: "private".into(), ..HostConfig::default() }, "invalid PID mode: private"),
             (
                 HostConfig { ipc_mode: "container:".into(), ..HostConfig::default() },
