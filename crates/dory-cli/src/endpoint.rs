@@ -79,7 +79,16 @@ impl Target {
         }
         for name in ["DORY_HOST", "DOCKER_HOST"] {
             if let Some(value) = named(name) {
-                return Ok(Self::Named(Address::parse(&value.to_string_lossy())?));
+                let address = Address::parse(&value.to_string_lossy())?;
+                if matches!(address, Address::Tcp(_)) && named("DOCKER_TLS_VERIFY").is_some() {
+                    return Err(hinted(
+                        format!(
+                            "cannot connect to the engine at {address} with TLS, as DOCKER_TLS_VERIFY demands"
+                        ),
+                        "reach the engine by a unix socket, or unset DOCKER_TLS_VERIFY if the network can be trusted",
+                    ));
+                }
+                return Ok(Self::Named(address));
             }
         }
         let mut sockets = vec![PathBuf::from(SYSTEM_SOCKET)];
@@ -126,6 +135,12 @@ mod tests {
             Target::choose(Some("tcp://c:1"), both).unwrap(),
             Target::Named(Address::Tcp("c:1".into()))
         );
+        let secured = |name: &str| match name {
+            "DOCKER_HOST" => Some(OsString::from("tcp://b:1")),
+            "DOCKER_TLS_VERIFY" => Some(OsString::from("1")),
+            _ => None,
+        };
+        assert!(Target::choose(None, secured).is_err(), "never in the clear what was to be secret");
         let runtime = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| OsString::from("/run/user/7"));
         let Target::Search(places) = Target::choose(None, runtime).unwrap() else {
             panic!("nothing was named")

@@ -34,6 +34,8 @@ pub(crate) mod code {
     pub(crate) const CANNOT_EXECUTE: u8 = 126;
     /// The container's program does not exist.
     pub(crate) const NOT_FOUND: u8 = 127;
+    /// Added to the number of the signal that ended something.
+    pub(crate) const SIGNALLED: u8 = 128;
 }
 
 /// The engine's answer to a request was an error.

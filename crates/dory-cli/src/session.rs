@@ -1,6 +1,7 @@
 //! A container's or an exec's standard streams on the user's own.
 
 use std::io::Read;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::client::{Client, Hijacked, Path};
-use crate::failure::Exit;
+use crate::failure::{Exit, code};
 use crate::terminal::{self, RawMode};
 
 /// Bytes per read; a pipe holds 64 KiB.
@@ -278,8 +279,15 @@ impl<'c, 's> Resizer<'c, 's> {
     }
 }
 
+/// HUP, INT, QUIT and TERM.
+const ENDING_SIGNALS: [u8; 4] = [1, 2, 3, 15];
+/// Time for the engine to pass a signal on.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(5);
+/// Time for the exit of a container that could not be signalled to become known.
+const EXIT_GRACE: Duration = Duration::from_secs(1);
+
 /// Signals that go to the container instead of ending the command line.
-const FORWARDED_SIGNALS: [(i32, &str); 9] = [
+const FORWARDED_SIGNALS: [(u8, &str); 9] = [
     (1, "HUP"),
     (2, "INT"),
     (3, "QUIT"),
@@ -293,7 +301,7 @@ const FORWARDED_SIGNALS: [(i32, &str); 9] = [
 
 /// Passes signals on to a container.
 pub(crate) struct SignalProxy {
-    received: mpsc::Receiver<&'static str>,
+    received: mpsc::Receiver<(u8, &'static str)>,
 }
 
 impl SignalProxy {
@@ -301,30 +309,33 @@ impl SignalProxy {
     pub(crate) fn new() -> Result<Self> {
         let (sender, received) = mpsc::channel(16);
         for (number, name) in FORWARDED_SIGNALS {
-            let source =
-                signal(SignalKind::from_raw(number)).with_context(|| format!("cannot catch SIG{name}"))?;
-            tokio::spawn(relay(source, name, sender.clone()));
+            let source = signal(SignalKind::from_raw(number.into()))
+                .with_context(|| format!("cannot catch SIG{name}"))?;
+            tokio::spawn(relay(source, (number, name), sender.clone()));
         }
         Ok(Self { received })
     }
 
-    /// Sends each signal to the container `id`; never returns.
+    /// Sends each signal to the container `id`.
+    ///
+    /// # Errors
+    /// An exit with 128 and the signal's number, where a signal that means "end" cannot be delivered and the container
+    /// does not turn out to have ended anyway: otherwise nothing but SIGKILL would end a command whose engine hangs.
     pub(crate) async fn run(&mut self, client: &Client<'_>, id: &str) -> Result<std::convert::Infallible> {
         loop {
-            match self.received.recv().await {
-                Some(name) => {
-                    let path = Path::new(&["containers", id, "kill"]).query("signal", name);
-                    // The container may have ended meanwhile, which its exit status says.
-                    let _ = client.post(path.as_str()).await;
-                }
-                None => std::future::pending::<()>().await,
+            let Some((number, name)) = self.received.recv().await else { std::future::pending().await };
+            let path = Path::new(&["containers", id, "kill"]).query("signal", name);
+            let delivery = tokio::time::timeout(DELIVERY_LIMIT, client.post(path.as_str())).await;
+            if !matches!(delivery, Ok(Ok(()))) && ENDING_SIGNALS.contains(&number) {
+                tokio::time::sleep(EXIT_GRACE).await;
+                return Err(Exit { text: String::new(), code: code::SIGNALLED + number }.into());
             }
         }
     }
 }
 
-async fn relay(mut source: Signal, name: &'static str, sender: mpsc::Sender<&'static str>) {
-    while source.recv().await.is_some() && sender.send(name).await.is_ok() {}
+async fn relay(mut source: Signal, caught: (u8, &'static str), sender: mpsc::Sender<(u8, &'static str)>) {
+    while source.recv().await.is_some() && sender.send(caught).await.is_ok() {}
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(crate) const COMMANDS: &[Entry] = &[
     entry(&["run"], &container::RUN),
     entry(&["save"], &image::SAVE),
     entry(&["start"], &container::START),
-    entry(&["stats"], &unsupported::STATS),
+    entry(&["stats"], &container::STATS),
     entry(&["stop"], &container::STOP),
     entry(&["tag"], &image::TAG),
     entry(&["top"], &container::TOP),

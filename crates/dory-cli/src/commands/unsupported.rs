@@ -36,11 +36,6 @@ unsupported!(
     CP, "Copy files from and to a container (not supported yet)",
     "mount a directory with `-v`, or pipe an archive through `dory exec -i CONTAINER tar`"
 );
-unsupported!(
-    /// `dory stats`.
-    STATS, "Show the resources that containers use (not supported yet)",
-    "`dory top CONTAINER` shows a container's processes"
-);
 
 async fn refuse(invocation: &Invocation<'_>, hint: &str) -> Result<ExitStatus> {
     Err(hinted(format!("`{}` is not supported yet", invocation.command), hint))

@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
 use serde::Deserialize;
+use tokio::sync::Notify;
 
 use super::ContainerDetails;
 use crate::client::{Client, ConnectionLost, Path, empty};
@@ -45,8 +46,8 @@ async fn attach(invocation: &Invocation<'_>) -> Result<ExitStatus> {
             stderr: true,
             detach_keys: session::parse_detach_keys(arguments.text("detach-keys"))?,
         },
-        // The condition is what it will be at its next end: it is running now.
-        removed: false,
+        // It may have ended since we looked: then its last exit is the one that was meant.
+        wait: WaitCondition::NotRunning,
         signal_proxy: arguments.on_or("sig-proxy", true),
     };
     start_attached(client, &target, async { Ok(()) }).await
@@ -74,10 +75,36 @@ pub(super) struct Target<'t> {
     pub(super) id: &'t str,
     /// The streams to join.
     pub(super) streams: Streams,
-    /// The container is removed when it ends: wait for that, too.
-    pub(super) removed: bool,
+    /// What ends the wait for its exit.
+    pub(super) wait: WaitCondition,
     /// Pass signals on.
     pub(super) signal_proxy: bool,
+}
+
+/// What ends a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitCondition {
+    /// The container is not running, from now on or already.
+    NotRunning,
+    /// The container's next exit.
+    NextExit,
+    /// The container's next exit and removal.
+    Removed,
+}
+
+impl WaitCondition {
+    /// For a container that is about to be started.
+    pub(super) fn before_start(auto_remove: bool) -> Self {
+        if auto_remove { Self::Removed } else { Self::NextExit }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::NotRunning => "not-running",
+            Self::NextExit => "next-exit",
+            Self::Removed => "removed",
+        }
+    }
 }
 
 /// The engine's answer to a wait.
@@ -99,34 +126,64 @@ struct WaitError {
 /// Attaches, starts, and stays until the container ends or the user detaches.
 ///
 /// The order is a promise: the streams are joined and the exit is waited for *before* the start, so that not a byte of
-/// output and not the shortest life is missed.
+/// output and not the shortest life is missed. Signals are passed on from the first moment, so that a start that hangs
+/// can be given up.
 pub(super) async fn start_attached(
     client: &Client<'_>,
     target: &Target<'_>,
     start: impl Future<Output = Result<()>>,
 ) -> Result<ExitStatus> {
-    let signals = target.signal_proxy.then(SignalProxy::new).transpose()?;
+    let mut signals = target.signal_proxy.then(SignalProxy::new).transpose()?;
+    let started = Notify::new();
+    let proxy = async {
+        match &mut signals {
+            Some(signals) => signals.run(client, target.id).await,
+            None => std::future::pending().await,
+        }
+    };
+    let resize = async {
+        // Before the start there is no terminal whose size could be set.
+        started.notified().await;
+        if target.streams.tty {
+            Resizer::new(client, resize_path(target)).run().await
+        } else {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        status = live(client, target, start, &started) => status,
+        never = proxy => match never? {},
+        never = resize => match never? {},
+    }
+}
+
+/// The container's life as its starter sees it.
+async fn live(
+    client: &Client<'_>,
+    target: &Target<'_>,
+    start: impl Future<Output = Result<()>>,
+    started: &Notify,
+) -> Result<ExitStatus> {
     let streams = &target.streams;
     let attached = streams.stdin || streams.stdout || streams.stderr;
     let connection =
         if attached { Some(client.hijack(attach_path(target).as_str(), None::<&()>).await?) } else { None };
-    let condition = if target.removed { "removed" } else { "next-exit" };
-    let path = Path::new(&["containers", target.id, "wait"]).query("condition", condition);
+    let path = Path::new(&["containers", target.id, "wait"]).query("condition", target.wait.name());
     let waiting = client.post_stream(path.as_str(), empty()).await?;
     start.await?;
-    let session = async {
-        match connection {
-            Some(connection) => session::join(connection, streams).await,
-            None => Ok(SessionEnd::Closed),
-        }
+    started.notify_one();
+    let end = match connection {
+        Some(connection) => session::join(connection, streams).await?,
+        None => SessionEnd::Closed,
     };
-    let life = async {
-        match session.await? {
-            SessionEnd::Detached => Ok(ExitStatus::Success),
-            SessionEnd::Closed => exit_status(waiting).await,
-        }
-    };
-    accompany(client, target, signals, life).await
+    match end {
+        SessionEnd::Detached => Ok(ExitStatus::Success),
+        SessionEnd::Closed => exit_status(waiting).await,
+    }
+}
+
+fn resize_path(target: &Target<'_>) -> Path {
+    Path::new(&["containers", target.id, "resize"])
 }
 
 fn attach_path(target: &Target<'_>) -> Path {
@@ -136,29 +193,6 @@ fn attach_path(target: &Target<'_>) -> Path {
         .flag("stdin", streams.stdin)
         .flag("stdout", streams.stdout)
         .flag("stderr", streams.stderr)
-}
-
-/// Runs `life` while signals and window sizes are passed on.
-async fn accompany(
-    client: &Client<'_>,
-    target: &Target<'_>,
-    mut signals: Option<SignalProxy>,
-    life: impl Future<Output = Result<ExitStatus>>,
-) -> Result<ExitStatus> {
-    let resizer = Resizer::new(client, Path::new(&["containers", target.id, "resize"]));
-    let proxy = async {
-        match &mut signals {
-            Some(signals) => signals.run(client, target.id).await,
-            None => std::future::pending().await,
-        }
-    };
-    let resize =
-        async { if target.streams.tty { resizer.run().await } else { std::future::pending().await } };
-    tokio::select! {
-        status = life => status,
-        never = proxy => match never? {},
-        never = resize => match never? {},
-    }
 }
 
 async fn exit_status(waiting: Response<Incoming>) -> Result<ExitStatus> {

@@ -10,6 +10,7 @@ mod ports;
 mod prune;
 mod run;
 mod start;
+mod stats;
 mod top;
 
 use serde::Deserialize;
@@ -26,6 +27,7 @@ pub(super) use ports::PORT;
 pub(super) use prune::PRUNE;
 pub(super) use run::{CREATE, RUN};
 pub(super) use start::START;
+pub(super) use stats::STATS;
 pub(super) use top::TOP;
 
 /// `dory container ...`.
@@ -48,6 +50,7 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry(&["rm", "remove"], &REMOVE),
     entry(&["run"], &RUN),
     entry(&["start"], &START),
+    entry(&["stats"], &STATS),
     entry(&["stop"], &STOP),
     entry(&["top"], &TOP),
     entry(&["unpause"], &UNPAUSE),

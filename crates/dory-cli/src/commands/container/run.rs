@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::super::image;
-use super::attach::{self, Target};
+use super::attach::{self, Target, WaitCondition};
 use crate::client::{Client, Path};
 use crate::command::{Arity, Command, Invocation};
 use crate::create::{self, CONTAINER_FLAGS, CreateRequest};
@@ -73,7 +73,7 @@ async fn run(invocation: &Invocation<'_>) -> Result<ExitStatus> {
             stderr: request.attach.stderr,
             detach_keys,
         },
-        removed: arguments.on("rm"),
+        wait: WaitCondition::before_start(arguments.on("rm")),
         signal_proxy: arguments.on_or("sig-proxy", true),
     };
     if !request.attach.any() {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use anyhow::{Result, bail};
 
 use super::ContainerDetails;
-use super::attach::{self, Target};
+use super::attach::{self, Target, WaitCondition};
 use super::run;
 use crate::client::{Client, Path};
 use crate::command::{Arity, Command, Invocation};
@@ -50,7 +50,7 @@ async fn start(invocation: &Invocation<'_>) -> Result<ExitStatus> {
             stderr: true,
             detach_keys: session::parse_detach_keys(arguments.text("detach-keys"))?,
         },
-        removed: details.host_config.auto_remove,
+        wait: WaitCondition::before_start(details.host_config.auto_remove),
         signal_proxy: arguments.on_or("sig-proxy", true),
     };
     attach::start_attached(client, &target, run::start(client, &details.id)).await
