@@ -58,7 +58,8 @@ fn identify(passwd: &str, group: &str, user: &str, additional: &[String]) -> Res
         Some(name) => find_group(group, name)?,
         None => entry.as_ref().and_then(|fields| number(fields, 3)).unwrap_or(0),
     };
-    let mut groups = Vec::new();
+    // The primary group too: a program that drops it must not thereby lose what it denies (CVE-2022-36109).
+    let mut groups = vec![gid];
     // An explicit group switches the memberships off, as in Docker.
     if let (None, Some(name)) = (group_part, entry.as_ref().and_then(|fields| fields.first())) {
         groups.extend(memberships(group, name));
@@ -115,14 +116,14 @@ mod tests {
     #[test]
     fn resolves_every_form() {
         let cases = [
-            ("", 0, 0, vec![10], "/root"),
-            ("www", 33, 33, vec![10, 50], "/var/www"),
-            ("33", 33, 33, vec![10, 50], "/var/www"),
-            ("www:staff", 33, 50, vec![], "/var/www"),
-            ("5000", 5000, 0, vec![], "/"),
-            ("5000:6000", 5000, 6000, vec![], "/"),
+            ("", 0, 0, vec![0, 10], "/root"),
+            ("www", 33, 33, vec![10, 33, 50], "/var/www"),
+            ("33", 33, 33, vec![10, 33, 50], "/var/www"),
+            ("www:staff", 33, 50, vec![50], "/var/www"),
+            ("5000", 5000, 0, vec![0], "/"),
+            ("5000:6000", 5000, 6000, vec![6000], "/"),
             // A name made of digits is a name first, as in Docker.
-            ("1000", 7, 7, vec![], "/seven"),
+            ("1000", 7, 7, vec![7], "/seven"),
         ];
         for (user, uid, gid, groups, home) in cases {
             let found = identify(PASSWD, GROUP, user, &[]).unwrap();
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn adds_groups_and_refuses_unknown_names() {
         let found = identify(PASSWD, GROUP, "5000", &["staff".into(), "77".into()]).unwrap();
-        assert_eq!(found.groups, [50, 77]);
+        assert_eq!(found.groups, [0, 50, 77]);
         for (user, text) in [
             ("nobody", "unable to find user nobody: no matching entries in passwd file"),
             ("www:none", "unable to find group none: no matching entries in group file"),
