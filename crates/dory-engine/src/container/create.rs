@@ -37,6 +37,21 @@ impl Engine {
 }
 
 impl Inner {
+    /// Whoever shares a network answers to its name: that of the host or of the other container, else the short id.
+    fn default_hostname(&self, modes: &Modes, id: &ContainerId) -> String {
+        match (&modes.uts, &modes.network) {
+            (Mode::Host, _) | (_, Mode::Host) => {
+                rustix::system::uname().nodename().to_string_lossy().into_owned()
+            }
+            // One that does not exist is the start's error.
+            (_, Mode::Container(other)) => self
+                .registry
+                .find(other)
+                .map_or_else(|_| id.short().to_owned(), |other| other.record().config.hostname.clone()),
+            _ => id.short().to_owned(),
+        }
+    }
+
     fn create(self: &Arc<Self>, request: CreateContainer) -> Result<CreatedContainer> {
         let CreateContainer { name, platform, mut config, mut host_config, networking_config } = request;
         validate::platform(&platform)?;
@@ -51,10 +66,7 @@ impl Inner {
         let id = ContainerId::from_bytes(random_bytes());
         let modes = Modes::parse(&host_config)?;
         if config.hostname.is_empty() {
-            config.hostname = match &modes.uts {
-                Mode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-                _ => id.short().to_owned(),
-            };
+            config.hostname = self.default_hostname(&modes, &id);
         }
         let name = self.reserve_name(name.as_deref(), &id)?;
         let made =
