@@ -374,6 +374,12 @@ impl Inner {
         images.sort_by(|one, other| {
             other.config.created.cmp(&one.config.created).then_with(|| one.id.cmp(&other.id))
         });
+        if filters.contains("reference") {
+            // Of each image only the names that were asked for are shown.
+            let wanted =
+                |name: &ImageReference| filters.any("reference", |pattern| matches_reference(pattern, name));
+            images.iter_mut().for_each(|image| image.references.retain(wanted));
+        }
         Ok(images.iter().map(|image| self.image_summary(image, shared_size)).collect())
     }
 

@@ -7,6 +7,7 @@ use dory_store::Volume;
 use dory_types::{Timestamp, VolumeName};
 use serde::{Deserialize, Serialize};
 
+use crate::container::Record;
 use crate::engine::{Engine, Inner, blocking};
 use crate::filters::Filters;
 use crate::image::store_error;
@@ -199,6 +200,22 @@ impl Inner {
             VolumeDetails { usage_data: Some(VolumeUsage { size, ref_count }), ..details(volume) }
         };
         self.store.volumes().iter().map(usage).collect()
+    }
+
+    /// Publishes that a container's volumes come into use, or go out of it.
+    pub(crate) fn publish_mounts(&self, record: &Record, action: &str) {
+        for point in record.points.iter().filter(|point| !point.volume.is_empty()) {
+            let mut attributes = BTreeMap::from([
+                ("container".to_owned(), record.id.to_string()),
+                ("driver".to_owned(), DRIVER.to_owned()),
+            ]);
+            if action == "mount" {
+                attributes.insert("destination".to_owned(), point.destination.clone());
+                attributes.insert("propagation".to_owned(), point.propagation.clone());
+                attributes.insert("read/write".to_owned(), point.writable.to_string());
+            }
+            self.events.publish("volume", action, &point.volume, attributes);
+        }
     }
 
     /// Publishes an event of a volume.

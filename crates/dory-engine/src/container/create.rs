@@ -147,10 +147,12 @@ impl Inner {
         if let Ok((name, _)) = self.find_network(&host.network_mode) {
             name.clone_into(&mut host.network_mode);
         }
-        // Joined names become ids: a name may mean another container tomorrow.
+        // Joined names become ids: a name may mean another container tomorrow. One that means none fails the start.
         for mode in [&mut host.network_mode, &mut host.pid_mode, &mut host.ipc_mode] {
-            if let Some(reference) = mode.strip_prefix("container:") {
-                *mode = format!("container:{}", self.registry.find(reference)?.id);
+            if let Some(other) =
+                mode.strip_prefix("container:").and_then(|name| self.registry.find(name).ok())
+            {
+                *mode = format!("container:{}", other.id);
             }
         }
         Ok(())

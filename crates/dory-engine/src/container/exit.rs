@@ -101,6 +101,7 @@ impl Engine {
                 attributes.into(),
             );
         }
+        self.inner.publish_mounts(&record, "unmount");
     }
 
     /// How long to wait before the policy starts it again; `None` where it does not.

@@ -121,6 +121,7 @@ impl Inner {
     fn launch_blocking(self: &Arc<Self>, container: &Arc<Container>) -> Result<Started, Failure> {
         let launched =
             self.prepare(container).map_err(Failure::from).and_then(|spec| self.run(container, spec));
+        let launched = launched.map_err(|failure| self.diagnose(failure));
         // Whoever waits for the streams of a container that did not start waits for nothing.
         if launched.is_err() {
             let pending = std::mem::take(&mut container.live().pending);
@@ -128,6 +129,20 @@ impl Inner {
             self.release_run(container, true);
         }
         launched
+    }
+
+    /// Adds what the surroundings lack to a failure that is not the container's own.
+    fn diagnose(&self, failure: Failure) -> Failure {
+        if failure.error.kind() != ErrorKind::Internal {
+            return failure;
+        }
+        match self.facilities().and_then(dory_probe::Facilities::missing) {
+            Some(missing) => {
+                let message = format!("{}\n{missing}", failure.error.message());
+                Failure { error: EngineError::internal(message).caused_by(failure.error), ..failure }
+            }
+            None => failure,
+        }
     }
 
     /// Steps 1 and 2.
@@ -243,6 +258,7 @@ impl Inner {
         if let Err(error) = container.save() {
             tracing::warn!(container.id = %container.id, %error, "Cannot keep that a container runs");
         }
+        self.publish_mounts(&record, "mount");
         self.events.publish("container", "start", container.id.as_str(), record.event_attributes());
         Ok(started)
     }

@@ -21,7 +21,10 @@ impl Inner {
         let mut points: Vec<Point> = Vec::new();
         for text in &host.volumes_from {
             let (reference, writable) = parse_volumes_from(text)?;
-            for point in &self.registry.find(reference)?.record().points {
+            // Not "not found": clients would take the image for missing.
+            let other =
+                self.registry.find(reference).map_err(|error| EngineError::invalid(error.message()))?;
+            for point in &other.record().points {
                 let taken = Point { writable: point.writable && writable, copy: false, ..point.clone() };
                 points.retain(|known| known.destination != taken.destination);
                 points.push(taken);

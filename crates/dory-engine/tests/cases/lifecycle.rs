@@ -178,10 +178,12 @@ pub fn events_in_order() {
             "container create",
             "container attach",
             "network connect",
+            "volume mount",
             "container start",
             "container die",
             "network disconnect",
+            "volume unmount",
         ];
-        assert_eq!(&actions[..7], expected, "{actions:?}");
+        assert_eq!(&actions[..9], expected, "{actions:?}");
     });
 }
