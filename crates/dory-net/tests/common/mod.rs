@@ -17,9 +17,13 @@ pub const ENGINE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The outside's address.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// A new network namespace. Without privilege the test fails here.
+/// A new network namespace that forwards nothing. Without privilege the test fails here.
 pub fn namespace() -> OwnedFd {
-    new_network_namespace().expect("this test needs CAP_SYS_ADMIN")
+    let namespace = new_network_namespace().expect("this test needs CAP_SYS_ADMIN");
+    // The kernel copies the first namespace's forwarding (`net.core.devconf_inherit_init_net` 0), which any engine on the
+    // machine may have turned on. Where `/proc/sys` is read-only the copy stays.
+    let _ = inside(&namespace, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0"));
+    namespace
 }
 
 /// Does `work` with `namespace` as the thread's network namespace.
