@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use dory_engine::ClientStdin;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::detach::DetachKeys;
@@ -13,20 +14,34 @@ const BUFFER_SIZE: usize = 64 << 10;
 /// How long a client whose process has ended may go on sending.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// What the client may send to the process.
+/// What becomes of the client's input.
 #[derive(Debug)]
 pub(crate) enum ClientInput {
-    /// Nothing: what it sends is thrown away.
-    None,
-    /// All of it, up to its half-close, which closes the process's standard input.
-    All,
-    /// All of it up to the keys that end the attachment and leave the process alone.
-    UntilDetached(DetachKeys),
+    /// It is thrown away.
+    Ignored,
+    /// It reaches the process, and its end is the end of the process's standard input.
+    Once,
+    /// It reaches the process, and its end ends the attachment and leaves the process alone.
+    Shared,
+    /// The same for a terminal, where keys end the attachment too.
+    Terminal(DetachKeys),
+}
+
+impl ClientInput {
+    /// The input as the engine takes it; only a terminal knows detach keys.
+    pub(crate) fn new(stdin: ClientStdin, tty: bool, keys: DetachKeys) -> Self {
+        match (stdin, tty) {
+            (ClientStdin::Ignored, _) => Self::Ignored,
+            (_, true) => Self::Terminal(keys),
+            (ClientStdin::Once, false) => Self::Once,
+            (ClientStdin::Shared, false) => Self::Shared,
+        }
+    }
 }
 
 /// Joins `client` and `process` until the process's output ends, the client has gone or it has detached.
 ///
-/// The end of the client's input is passed on and the output continues: `echo x | docker run -i` needs the answer. The
+/// The end of [`ClientInput::Once`] is passed on and the output continues: `echo x | docker run -i` needs the answer. The
 /// end of the output ends everything, whatever the client still wants to send; `ended` runs before the client sees it.
 ///
 /// # Errors
@@ -53,25 +68,30 @@ where
     Ok(())
 }
 
-/// Passes the client's input on. Ends only where the client detached: otherwise the output decides.
+/// Passes the client's input on. Ends only where that ends the attachment: otherwise the output decides.
 async fn forward<R, W>(mut client: R, mut process: W, input: ClientInput)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let detached = match input {
-        ClientInput::None => copy(&mut client, &mut tokio::io::sink()).await.map(|()| false),
-        ClientInput::All => copy(&mut client, &mut process).await.map(|()| false),
-        ClientInput::UntilDetached(keys) => copy_until(&mut client, &mut process, keys).await,
+    let copied = match input {
+        ClientInput::Ignored => copy(&mut client, &mut tokio::io::sink()).await,
+        ClientInput::Once => copy(&mut client, &mut process).await,
+        ClientInput::Shared => return log_early_end(copy(&mut client, &mut process).await),
+        ClientInput::Terminal(keys) => {
+            return log_early_end(copy_until(&mut client, &mut process, keys).await);
+        }
     };
-    match detached {
-        Ok(true) => return,
-        Ok(false) => {}
-        Err(error) => tracing::debug!(error = %error, "Input of a stream ended early"),
-    }
+    log_early_end(copied);
     // Fails where the process has closed its side already, which is what the client wanted.
     let _ = process.shutdown().await;
     std::future::pending().await
+}
+
+fn log_early_end(result: io::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(error = %error, "Input of a stream ended early");
+    }
 }
 
 /// Copies to the end; like `tokio::io::copy`, with the larger buffer that streams need.
@@ -90,8 +110,8 @@ where
     }
 }
 
-/// Copies to the end or to the detach keys; true for the latter. A terminal's input is small, and so is the buffer.
-async fn copy_until<R, W>(reader: &mut R, writer: &mut W, mut keys: DetachKeys) -> io::Result<bool>
+/// Copies to the end or to the detach keys. A terminal's input is small, and so is the buffer.
+async fn copy_until<R, W>(reader: &mut R, writer: &mut W, mut keys: DetachKeys) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -101,13 +121,13 @@ where
     loop {
         let length = reader.read(&mut buffer).await?;
         if length == 0 {
-            return Ok(false);
+            return Ok(());
         }
         passed.clear();
         let detached = keys.filter(&buffer[..length], &mut passed);
         writer.write_all(&passed).await?;
         if detached {
-            return Ok(true);
+            return Ok(());
         }
     }
 }
@@ -122,7 +142,7 @@ mod tests {
     async fn half_close_goes_through_and_output_continues() {
         let (mut client, client_side) = duplex(16);
         let (process_side, mut process) = duplex(16);
-        let joined = tokio::spawn(join(client_side, process_side, ClientInput::All, ready(())));
+        let joined = tokio::spawn(join(client_side, process_side, ClientInput::Once, ready(())));
         let process = tokio::spawn(async move {
             let mut input = Vec::new();
             process.read_to_end(&mut input).await.unwrap();
@@ -142,7 +162,7 @@ mod tests {
     async fn detach_keys_end_the_stream_and_not_the_process() {
         let (mut client, client_side) = duplex(64);
         let (process_side, mut process) = duplex(64);
-        let keys = ClientInput::UntilDetached(DetachKeys::default());
+        let keys = ClientInput::Terminal(DetachKeys::default());
         let joined = tokio::spawn(join(client_side, process_side, keys, ready(())));
         client.write_all(b"ls\n\x10\x11rest").await.unwrap();
         joined.await.unwrap().unwrap();
@@ -152,10 +172,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_end_of_shared_input_ends_the_attachment_only() {
+        for input in [ClientInput::Shared, ClientInput::Terminal(DetachKeys::default())] {
+            let (mut client, client_side) = duplex(64);
+            let (process_side, mut process) = duplex(64);
+            let joined = tokio::spawn(join(client_side, process_side, input, ready(())));
+            client.write_all(b"in").await.unwrap();
+            client.shutdown().await.unwrap();
+            joined.await.unwrap().unwrap();
+            let mut passed = Vec::new();
+            process.read_to_end(&mut passed).await.unwrap();
+            assert_eq!(passed, b"in");
+        }
+    }
+
+    #[tokio::test]
     async fn the_end_of_output_ends_all() {
         let (mut client, client_side) = duplex(64);
         let (process_side, mut process) = duplex(64);
-        let joined = tokio::spawn(join(client_side, process_side, ClientInput::None, ready(())));
+        let joined = tokio::spawn(join(client_side, process_side, ClientInput::Ignored, ready(())));
         client.write_all(b"ignored").await.unwrap();
         process.write_all(b"out").await.unwrap();
         drop(process);

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use dory_engine::config::{ExecConfig, ExecStartConfig};
-use dory_engine::{Engine, ExecDetails};
+use dory_engine::{ClientStdin, Engine, ExecDetails};
 use dory_log::Stream;
 use dory_types::ExecId;
 use http::{HeaderMap, StatusCode};
@@ -96,12 +96,11 @@ async fn start(
     Ok(Hijack::response(form, kind, move |tunnel| run(engine, details, start, tunnel, input)))
 }
 
+/// An exec's input has one client, whose end it ends with.
 fn client_input(details: &ExecDetails) -> Result<ClientInput, ApiError> {
-    Ok(match (details.open_stdin, details.process_config.tty) {
-        (false, _) => ClientInput::None,
-        (true, false) => ClientInput::All,
-        (true, true) => ClientInput::UntilDetached(DetachKeys::parse(&details.detach_keys)?),
-    })
+    let stdin = if details.open_stdin { ClientStdin::Once } else { ClientStdin::Ignored };
+    let keys = DetachKeys::parse(&details.detach_keys)?;
+    Ok(ClientInput::new(stdin, details.process_config.tty, keys))
 }
 
 /// Starts the process and joins it with the client, who has the head of the answer already: a start that fails is told

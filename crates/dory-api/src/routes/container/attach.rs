@@ -33,11 +33,7 @@ pub(super) async fn attach(
         stderr: query.boolean("stderr"),
     };
     let attachment = engine.attach_container(&id, options).await?;
-    let input = match (options.stdin, attachment.tty) {
-        (false, _) => ClientInput::None,
-        (true, false) => ClientInput::All,
-        (true, true) => ClientInput::UntilDetached(keys),
-    };
+    let input = ClientInput::new(attachment.stdin, attachment.tty, keys);
     let kind = match attachment.tty || version.before(42) {
         true => StreamKind::Raw,
         false => StreamKind::Multiplexed,

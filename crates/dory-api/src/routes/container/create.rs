@@ -80,6 +80,8 @@ fn forget_newer_fields(config: &mut HostConfig, version: ApiVersion) {
     }
     // No limit is no limit, however it is written; inspect shows `null`.
     config.pids_limit = config.pids_limit.filter(|limit| *limit > 0);
+    // What the docker CLI sends for "not given".
+    config.memory_swappiness = config.memory_swappiness.filter(|swappiness| *swappiness != -1);
 }
 
 #[cfg(test)]
@@ -118,6 +120,7 @@ mod tests {
             cgroupns_mode: "private".to_owned(),
             console_size: [1, 2],
             pids_limit: Some(-1),
+            memory_swappiness: Some(-1),
             ..HostConfig::default()
         };
         for (path, cgroupns, console) in
@@ -126,7 +129,7 @@ mod tests {
             let mut config = config.clone();
             forget_newer_fields(&mut config, crate::version::negotiate(path).unwrap().0);
             assert_eq!((config.cgroupns_mode.as_str(), config.console_size), (cgroupns, console), "{path}");
-            assert_eq!(config.pids_limit, None);
+            assert_eq!((config.pids_limit, config.memory_swappiness), (None, None));
         }
     }
 }
