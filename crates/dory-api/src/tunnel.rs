@@ -95,6 +95,9 @@ fn log_early_end(result: io::Result<()>) {
 }
 
 /// Copies to the end; like `tokio::io::copy`, with the larger buffer that streams need.
+///
+/// A reader that fails has ended: a socket is reset where its other side closed it before it had read all of its own
+/// input (`yes | docker run -i busybox true`), and what it sent has arrived by then.
 async fn copy<R, W>(mut reader: R, writer: &mut W) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
@@ -102,7 +105,10 @@ where
 {
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
-        let length = reader.read(&mut buffer).await?;
+        let length = reader.read(&mut buffer).await.unwrap_or_else(|error| {
+            tracing::debug!(error = %error, "A stream was reset");
+            0
+        });
         if length == 0 {
             return Ok(());
         }
@@ -137,6 +143,7 @@ mod tests {
     use super::*;
     use std::future::ready;
     use tokio::io::duplex;
+    use tokio::net::UnixStream;
 
     #[tokio::test]
     async fn half_close_goes_through_and_output_continues() {
@@ -184,6 +191,22 @@ mod tests {
             process.read_to_end(&mut passed).await.unwrap();
             assert_eq!(passed, b"in");
         }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_leaves_its_input_unread_ends_cleanly() {
+        let (mut client, client_side) = UnixStream::pair().unwrap();
+        let (process_side, mut process) = UnixStream::pair().unwrap();
+        let joined = tokio::spawn(join(client_side, process_side, ClientInput::Once, ready(())));
+        client.write_all(b"never read").await.unwrap();
+        process.readable().await.unwrap();
+        process.write_all(b"out").await.unwrap();
+        drop(process);
+        let mut output = String::new();
+        client.read_to_string(&mut output).await.unwrap();
+        assert_eq!(output, "out");
+        drop(client);
+        joined.await.unwrap().unwrap();
     }
 
     #[tokio::test]
