@@ -34,6 +34,7 @@ impl Engine {
             let record = container.record();
             if let Some((_, monitor)) = monitor {
                 self.watch(&container, monitor, None);
+                self.begin_health_checks(&container);
                 continue;
             }
             if record.state.running {

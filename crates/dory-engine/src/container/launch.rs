@@ -83,6 +83,7 @@ impl Engine {
         match outcome {
             Ok(started) => {
                 self.watch(container, started.monitor, Some(started.shim));
+                self.begin_health_checks(container);
                 Ok(())
             }
             Err(failure) => {

@@ -6,6 +6,7 @@ mod details;
 mod exec_process;
 mod exit;
 mod files;
+mod health;
 mod inspect;
 mod launch;
 mod list;

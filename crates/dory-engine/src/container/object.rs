@@ -44,6 +44,8 @@ pub(crate) struct Live {
     pub(crate) execs: Vec<ExecId>,
     /// The next start by the restart policy.
     pub(crate) restart: Option<AbortHandle>,
+    /// The task that checks its health.
+    pub(crate) health: Option<AbortHandle>,
     /// How long the next restart waits.
     pub(crate) backoff: std::time::Duration,
     /// Its directory is gone, or is about to go: nothing is written there any more.

@@ -1,6 +1,7 @@
 //! `--security-opt`: seccomp, AppArmor, no-new-privileges, and what of /proc and /sys is hidden.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use dory_seccomp::{Arch, CompileTarget, Filter, KernelVersion, Profile};
 
@@ -119,16 +120,43 @@ impl SecurityOptions {
     ) -> Result<Option<Filter>, EngineError> {
         let profile = match &self.seccomp {
             Seccomp::Unconfined => return Ok(None),
-            Seccomp::Default => Profile::docker_default(),
+            Seccomp::Default => return default_filter(capabilities, kernel),
             Seccomp::Profile(text) => Profile::parse(text.as_bytes())
                 .map_err(|error| EngineError::failed("Decoding seccomp profile failed", error))?,
         };
-        let Some(arch) = Arch::native() else { return Ok(None) };
-        profile
-            .compile(&CompileTarget { arch, capabilities, kernel })
-            .map(Some)
-            .map_err(|error| EngineError::failed("cannot compile the seccomp profile", error))
+        compile(&profile, capabilities, kernel)
     }
+}
+
+/// The default policy for these capabilities. Most containers have the same ones as the one before, and compiling takes
+/// longer than everything else in a spec.
+fn default_filter(
+    capabilities: &BTreeSet<String>,
+    kernel: KernelVersion,
+) -> Result<Option<Filter>, EngineError> {
+    static LAST: Mutex<Option<(BTreeSet<String>, Filter)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((known, filter)) = &*last
+        && known == capabilities
+    {
+        return Ok(Some(filter.clone()));
+    }
+    let filter = compile(&Profile::docker_default(), capabilities, kernel)?;
+    *last = filter.clone().map(|filter| (capabilities.clone(), filter));
+    Ok(filter)
+}
+
+/// Compiles `profile` for this machine.
+fn compile(
+    profile: &Profile,
+    capabilities: &BTreeSet<String>,
+    kernel: KernelVersion,
+) -> Result<Option<Filter>, EngineError> {
+    let Some(arch) = Arch::native() else { return Ok(None) };
+    profile
+        .compile(&CompileTarget { arch, capabilities, kernel })
+        .map(Some)
+        .map_err(|error| EngineError::failed("cannot compile the seccomp profile", error))
 }
 
 #[cfg(test)]

@@ -187,3 +187,34 @@ pub fn events_in_order() {
         assert_eq!(&actions[..9], expected, "{actions:?}");
     });
 }
+
+pub fn health() {
+    Fixture::new().run(async |engine: &Engine| {
+        let mut events = engine.subscribe_events(EventOptions::default()).unwrap();
+        let mut request = request(&["sleep", "100"], HostConfig::default());
+        let check = "busybox test -e /tmp/sick && echo sick && exit 1; echo well";
+        request.host_config.tmpfs = [("/tmp".to_owned(), String::new())].into();
+        request.config.healthcheck = Some(dory_engine::config::HealthConfig {
+            test: vec!["CMD-SHELL".to_owned(), check.to_owned()].into(),
+            interval: 50_000_000,
+            retries: 2,
+            ..Default::default()
+        });
+        let id = engine.create_container(request).await.unwrap().id;
+        engine.start_container(id.as_str()).await.unwrap();
+        let mut wait_for = async |status: &str| {
+            while within(events.next()).await.unwrap().action != format!("health_status: {status}") {}
+            engine.inspect_container(id.as_str(), false).await.unwrap().state.health.unwrap()
+        };
+        let health = wait_for("healthy").await;
+        assert_eq!((health.status.as_str(), health.log[0].output.as_str()), ("healthy", "well\n"));
+        let config = dory_engine::config::ExecConfig {
+            cmd: crate::fixture::words(&["sh", "-c", "echo > /tmp/sick"]),
+            ..Default::default()
+        };
+        let exec = engine.create_exec(id.as_str(), config).await.unwrap();
+        engine.start_exec(exec.as_str(), Default::default()).await.unwrap();
+        let health = wait_for("unhealthy").await;
+        assert!(health.failing_streak >= 2 && health.log.last().unwrap().output == "sick\n", "{health:?}");
+    });
+}

@@ -21,6 +21,7 @@ pub const ALL: &[Test] = &[
     ("privileged_automatic_removal", lifecycle::automatic_removal),
     ("privileged_restart_policy", lifecycle::restart_policy),
     ("privileged_events_in_order", lifecycle::events_in_order),
+    ("privileged_health", lifecycle::health),
     ("privileged_confined", confined::confined),
     ("privileged_confined_refusals", confined::refusals),
     ("privileged_finds_running_containers", restore::running),
