@@ -145,6 +145,16 @@ impl Inner {
         let holder = format!("exec-root {}", options.exec_root.display());
         let store = Store::open(&options.data_root, &holder).map_err(crate::image::store_error)?;
         store.data_root().clone_into(&mut options.data_root);
+        if !store.backing().overlay_upper {
+            return Err(EngineError::invalid(format!(
+                "the data-root `{}` lies on {}, on which the kernel makes no overlay: give it a volume \
+                 (`docker run -v dory-data:{} ...`) or memory (`--tmpfs {}`)",
+                options.data_root.display(),
+                store.backing().name,
+                options.data_root.display(),
+                options.data_root.display(),
+            )));
+        }
         let containers = options.exec_root.join("containers");
         std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o711)
             .create(&containers)

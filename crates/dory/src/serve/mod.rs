@@ -6,11 +6,12 @@ mod options;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use dory_api::Server;
 use dory_engine::Engine;
@@ -74,7 +75,22 @@ fn run(options: Options) -> Result<()> {
 }
 
 async fn serve(options: &Options) -> Result<()> {
-    let engine = Engine::open(options.engine()?).await?;
+    let config = options.engine()?;
+    // The probe tries things on it. Nobody else may look in: layers hold set-user-id programs (CVE-2021-41091).
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_root)
+        .with_context(|| format!("cannot make the data-root `{}`", config.data_root.display()))?;
+    // Side by side: trying takes some milliseconds, and so does opening.
+    let probed = tokio::task::spawn_blocking({
+        let data_root = config.data_root.clone();
+        move || dory_probe::quick(&data_root)
+    });
+    let engine = Engine::open(config).await;
+    // What the surroundings lack explains more than what failed for want of it.
+    refuse_lesser_tiers(&probed.await?.context("cannot try what the surroundings allow")?)?;
+    let engine = engine?;
     let bound = listen::bind_all(&options.hosts(), options.group.as_deref())?;
     let paths: Vec<PathBuf> = bound.iter().filter_map(|bound| bound.path.clone()).collect();
     let listeners = bound.into_iter().map(|bound| bound.listener).collect();
@@ -97,6 +113,14 @@ async fn serve(options: &Options) -> Result<()> {
         engine.shutdown().await
     }
     served.context("cannot serve")
+}
+
+/// Only the kernel tier runs containers so far.
+fn refuse_lesser_tiers(facilities: &dory_probe::Facilities) -> Result<()> {
+    match facilities.missing() {
+        None => Ok(()),
+        Some(missing) => bail!("no container can be run here: {missing}"),
+    }
 }
 
 /// Completes on SIGTERM or SIGINT, or when the engine has been idle for long enough.
