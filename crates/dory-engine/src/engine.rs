@@ -12,6 +12,7 @@ use dory_store::Store;
 use dory_types::{ContainerId, ExecId};
 use tokio::sync::mpsc;
 
+use crate::apparmor::DefaultProfile;
 use crate::container::{Container, Registry};
 use crate::events::Events;
 use crate::exec::Exec;
@@ -33,6 +34,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) options: EngineConfig,
     pub(crate) facts: HostFacts,
+    pub(crate) default_profile: DefaultProfile,
     pub(crate) identity: Identity,
     pub(crate) store: Store,
     pub(crate) cgroups: Manager,
@@ -176,6 +178,7 @@ impl Inner {
             ending: Default::default(),
             options,
             facts,
+            default_profile: DefaultProfile::detect(),
             identity,
             store,
             cgroups,

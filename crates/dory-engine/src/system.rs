@@ -270,6 +270,7 @@ impl Inner {
                 .unwrap_or_default(),
         };
         info.warnings = warnings(&info);
+        info.warnings.extend(self.default_profile.warning());
         Ok(info)
     }
 
@@ -289,7 +290,7 @@ impl Inner {
 
     fn security_options(&self) -> Vec<String> {
         let mut options = Vec::new();
-        if self.facts.apparmor {
+        if self.default_profile.is_enabled() {
             options.push("name=apparmor".to_owned());
         }
         options.push("name=seccomp,profile=builtin".to_owned());
@@ -297,9 +298,10 @@ impl Inner {
         if self.options.privileged == PrivilegedMode::Confined {
             options.push("name=confined-privilege".to_owned());
         }
-        // The one place in `docker info` that every version of the client prints as it is.
+        // The one place in `docker info` where every version of the client prints a name as it is (older ones leave
+        // out what stands beside it).
         if let Some(tier) = self.facilities().and_then(dory_probe::Facilities::tier) {
-            options.push(format!("name=dory,tier={tier}"));
+            options.push(format!("name=tier {tier}"));
         }
         options
     }

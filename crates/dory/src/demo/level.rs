@@ -171,5 +171,5 @@ fn tier(directory: &Path) -> Option<String> {
     let output = client(directory, &["info", "--format", "{{json .}}"]).output().ok()?;
     let info: Value = serde_json::from_slice(&output.stdout).ok()?;
     let options = info["SecurityOptions"].as_array()?;
-    options.iter().find_map(|option| option.as_str()?.strip_prefix("name=dory,tier=").map(str::to_owned))
+    options.iter().find_map(|option| option.as_str()?.strip_prefix("name=tier ").map(str::to_owned))
 }
