@@ -197,7 +197,8 @@ impl Inner {
             if let Err(error) = inner.bridge.network() {
                 tracing::warn!(%error, "The default bridge cannot be used");
             }
-            inner.warn_of_missing();
+            // Last, because nothing but `info` waits for it.
+            inner.facilities();
         });
     }
 
@@ -208,16 +209,6 @@ impl Inner {
         let launcher =
             Launcher::new().map_err(|error| EngineError::failed("cannot copy the engine's binary", error))?;
         Ok(self.launcher.get_or_init(|| launcher))
-    }
-
-    /// Says what is missing where it is likely that something is: the probe takes longer than an engine's start, and
-    /// an engine with its own root's privilege is told at the first start that fails.
-    fn warn_of_missing(&self) {
-        let privileged =
-            ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"].iter().all(|name| self.facts.capabilities.contains(*name));
-        if !privileged && let Some(missing) = self.facilities().and_then(Facilities::missing) {
-            tracing::warn!("This engine cannot run containers here: {missing}");
-        }
     }
 
     /// What the surroundings allow; `None` where the probe itself failed. Blocks for some milliseconds the first time.
