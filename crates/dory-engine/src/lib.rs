@@ -15,6 +15,7 @@
 //! - No lock is held while a client's stream is written: attach and logs hand a socket or a channel out.
 //! - What was acknowledged survives `kill -9`: `docs/state.md` has the order.
 
+mod apparmor;
 pub mod config;
 mod container;
 mod engine;
@@ -59,7 +60,7 @@ pub use image::{
 pub use network::{
     ConfigReference, NetworkContainer, NetworkCreate, NetworkDetails, NetworkIpam, NetworkIpamConfig,
 };
-pub use options::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode};
+pub use options::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode, SocketMount};
 pub use system::{DiskUsage, SystemInfo, VersionInfo};
 pub use volume::{PrunedVolumes, VolumeCreate, VolumeDetails, VolumeList, VolumeUsage};
 

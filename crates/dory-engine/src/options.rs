@@ -14,6 +14,16 @@ pub enum PrivilegedMode {
     Host,
 }
 
+/// What a bind of the engine's own socket means (`-v /var/run/docker.sock:/var/run/docker.sock`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SocketMount {
+    /// It is refused: the socket hands the engine over.
+    #[default]
+    Refuse,
+    /// Docker's meaning: the socket itself is mounted.
+    Raw,
+}
+
 /// Host ids from which confined containers get 65,536 each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdRange {
@@ -51,6 +61,10 @@ pub struct EngineConfig {
     pub exec_root: PathBuf,
     /// What `--privileged` means.
     pub privileged: PrivilegedMode,
+    /// What a bind of the engine's own socket means.
+    pub socket_mount: SocketMount,
+    /// The unix sockets that this engine listens on, absolute; the first one is what `/var/run/docker.sock` means.
+    pub sockets: Vec<PathBuf>,
     /// The default bridge; `None` for an engine that has no bridge network.
     pub bridge: Option<BridgeOptions>,
     /// Servers for `resolv.conf` where a container names none; empty means the engine's own.
@@ -78,6 +92,8 @@ impl EngineConfig {
             data_root: data_root.into(),
             exec_root: exec_root.into(),
             privileged: PrivilegedMode::default(),
+            socket_mount: SocketMount::default(),
+            sockets: Vec::new(),
             bridge: Some(BridgeOptions::default()),
             dns: Vec::new(),
             userns_range: None,

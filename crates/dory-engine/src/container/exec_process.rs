@@ -19,6 +19,7 @@ impl Inner {
             config: &record.config,
             host_config: &record.host_config,
             facts: &self.facts,
+            default_profile: &self.default_profile,
             path: &record.path,
             args: &record.args,
             hostname: &record.config.hostname,

@@ -99,10 +99,10 @@ impl Inner {
             platform: "linux".to_owned(),
             mount_label: String::new(),
             process_label: String::new(),
-            app_armor_profile: match (&self.facts.apparmor_default, record.host_config.privileged) {
-                (true, false) => "docker-default".to_owned(),
-                (true, true) => "unconfined".to_owned(),
-                _ => String::new(),
+            app_armor_profile: match (self.default_profile.present(), record.host_config.privileged) {
+                (Some(name), false) => name.to_owned(),
+                (Some(_), true) => "unconfined".to_owned(),
+                (None, _) => String::new(),
             },
             exec_ids: Some(execs).filter(|execs| !execs.is_empty()),
             host_config: Arc::clone(&record.host_config),

@@ -154,7 +154,7 @@ impl Inner {
             return Err(EngineError::not_found(format!("network {name} not found")));
         }
         let joined = self.joined(&modes)?;
-        self.check_points(&record)?;
+        let points = self.points_to_mount(&record)?;
         let snapshot = self
             .store
             .snapshot(&container.id)
@@ -193,6 +193,7 @@ impl Inner {
             config: &record.config,
             host_config: &record.host_config,
             facts: &self.facts,
+            default_profile: &self.default_profile,
             path: &record.path,
             args: &record.args,
             hostname: &record.config.hostname,
@@ -206,7 +207,7 @@ impl Inner {
                 readonly: record.host_config.readonly_rootfs,
             },
             devices: devices.nodes,
-            points: &record.points,
+            points: &points,
             files: files.mounts(),
             shared_memory: self.shared_memory(container, &modes)?,
             shm_size: record.host_config.shm_size,

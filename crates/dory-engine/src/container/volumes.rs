@@ -11,7 +11,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use super::record::Record;
 use crate::config::{ContainerConfig, HostConfig};
 use crate::engine::Inner;
-use crate::mount::{Point, PointKind, clean, from_mount, parse_bind, parse_volumes_from};
+use crate::mount::{Point, PointKind, clean, from_mount, own_socket, parse_bind, parse_volumes_from};
 use crate::{EngineError, Result};
 
 impl Inner {
@@ -36,7 +36,11 @@ impl Inner {
         }
         for mount in &host.mounts {
             let point = from_mount(mount)?;
-            if point.kind == PointKind::Bind && !point.create_source && !Path::new(&point.source).exists() {
+            if point.kind == PointKind::Bind
+                && !point.create_source
+                && own_socket(&point, &self.options)?.is_none()
+                && !Path::new(&point.source).exists()
+            {
                 return Err(EngineError::invalid(format!(
                     "invalid mount config for type \"bind\": bind source path does not exist: {}",
                     point.source
@@ -60,6 +64,9 @@ impl Inner {
             {
                 points.push(Point::anonymous(&destination));
             }
+        }
+        for point in &points {
+            own_socket(point, &self.options)?;
         }
         Ok(points)
     }
@@ -115,9 +122,16 @@ impl Inner {
         Ok(())
     }
 
-    /// What a start needs of the points: sources that exist.
-    pub(super) fn check_points(&self, record: &Record) -> Result<()> {
-        for point in &record.points {
+    /// The points as a start mounts them: with sources that exist, and the engine's socket where that is meant.
+    pub(super) fn points_to_mount(&self, record: &Record) -> Result<Vec<Point>> {
+        let mut points = record.points.clone();
+        for point in &mut points {
+            if let Some(socket) = own_socket(point, &self.options)? {
+                point.source = socket.to_string_lossy().into_owned();
+                point.create_source = false;
+            }
+        }
+        for point in &points {
             match point.kind {
                 PointKind::Tmpfs => {}
                 PointKind::Volume => {
@@ -142,7 +156,7 @@ impl Inner {
                 }
             }
         }
-        Ok(())
+        Ok(points)
     }
 
     /// The containers that use a volume.

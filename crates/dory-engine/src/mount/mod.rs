@@ -2,12 +2,14 @@
 
 mod bind;
 mod options;
+mod socket;
 
 use dory_runtime::spec::Propagation;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use bind::parse_bind;
 pub(crate) use options::{from_mount, parse_volumes_from};
+pub(crate) use socket::own_socket;
 
 use crate::container::MountPoint;
 

@@ -24,10 +24,6 @@ pub(crate) struct HostFacts {
     pub(crate) capabilities: BTreeSet<String>,
     /// Everything that this kernel knows.
     pub(crate) all_capabilities: BTreeSet<String>,
-    /// AppArmor is active and docker-default is loaded.
-    pub(crate) apparmor_default: bool,
-    /// AppArmor is active.
-    pub(crate) apparmor: bool,
     /// The engine's own `oom_score_adj`.
     pub(crate) oom_score_adj: i32,
 }
@@ -39,8 +35,6 @@ impl HostFacts {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let last: u32 = read("/proc/sys/kernel/cap_last_cap").trim().parse().unwrap_or(40);
         let all = u64::MAX >> (63 - last.min(63));
-        let apparmor = read("/sys/module/apparmor/parameters/enabled").starts_with('Y');
-        let profiles = read("/sys/kernel/security/apparmor/profiles");
         Self {
             // A kernel whose release is no version has no rule of a profile that asks for one.
             kernel: release.parse().unwrap_or(KernelVersion { kernel: 0, major: 0 }),
@@ -49,8 +43,6 @@ impl HostFacts {
             gid_mappings: identity(&read("/proc/self/gid_map")),
             capabilities: capability::from_mask(bounding_set(&read("/proc/self/status")) & all),
             all_capabilities: capability::from_mask(all),
-            apparmor_default: apparmor && profiles.lines().any(|line| line.starts_with("docker-default ")),
-            apparmor,
             oom_score_adj: read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
         }
     }

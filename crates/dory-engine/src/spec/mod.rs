@@ -24,6 +24,7 @@ use dory_runtime::spec::{
 use dory_types::ContainerId;
 
 use crate::EngineError;
+use crate::apparmor::DefaultProfile;
 use crate::config::{ContainerConfig, HostConfig};
 use crate::mount::Point;
 use host::HostFacts;
@@ -37,6 +38,7 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) config: &'a ContainerConfig,
     pub(crate) host_config: &'a HostConfig,
     pub(crate) facts: &'a HostFacts,
+    pub(crate) default_profile: &'a DefaultProfile,
     pub(crate) path: &'a str,
     pub(crate) args: &'a [String],
     pub(crate) hostname: &'a str,

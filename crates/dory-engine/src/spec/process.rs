@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use dory_runtime::spec::{Process, Rlimit};
 
-use super::host::HostFacts;
 use super::security::SecurityOptions;
 use super::{SpecInput, capability};
 use crate::EngineError;
+use crate::apparmor::DefaultProfile;
 use crate::config::{ContainerConfig, ExecConfig, HostConfig, Ulimit};
 
 /// What a process finds where neither the image nor the client says otherwise.
@@ -74,7 +74,7 @@ pub(super) fn container(input: &SpecInput<'_>, security: &SecurityOptions) -> Re
         capabilities: capabilities.into_iter().collect(),
         no_new_privileges: security.no_new_privileges,
         rlimits: rlimits(&host.ulimits)?,
-        apparmor: apparmor(security, host, input.facts),
+        apparmor: apparmor(security, host, input.default_profile),
         oom_score_adj: oom_score(host.oom_score_adj, input.facts.oom_score_adj),
     })
 }
@@ -103,7 +103,11 @@ pub(crate) fn exec(input: &SpecInput<'_>, exec: &ExecConfig) -> Result<Process, 
         capabilities: capabilities.into_iter().collect(),
         no_new_privileges: security.no_new_privileges,
         rlimits: rlimits(&input.host_config.ulimits)?,
-        apparmor: if exec.privileged { None } else { apparmor(&security, input.host_config, input.facts) },
+        apparmor: if exec.privileged {
+            None
+        } else {
+            apparmor(&security, input.host_config, input.default_profile)
+        },
         oom_score_adj: oom_score(input.host_config.oom_score_adj, input.facts.oom_score_adj),
     })
 }
@@ -119,11 +123,11 @@ fn working_directory(directory: &str) -> String {
     if directory.is_empty() { "/".to_owned() } else { crate::mount::clean(directory) }
 }
 
-fn apparmor(security: &SecurityOptions, host: &HostConfig, facts: &HostFacts) -> Option<String> {
+fn apparmor(security: &SecurityOptions, host: &HostConfig, default: &DefaultProfile) -> Option<String> {
     match security.apparmor.as_deref() {
         Some("unconfined") => None,
         Some("") | None if host.privileged => None,
-        Some("") | None => facts.apparmor_default.then(|| "docker-default".to_owned()),
+        Some("") | None => default.name().map(str::to_owned),
         Some(profile) => Some(profile.to_owned()),
     }
 }

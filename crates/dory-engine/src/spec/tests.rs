@@ -19,6 +19,7 @@ fn spec(host: &str) -> ContainerSpec {
         config: &config,
         host_config: &host,
         facts: &HostFacts::read(),
+        default_profile: &DefaultProfile::detect(),
         path: "sh",
         args: &[],
         hostname: "box",

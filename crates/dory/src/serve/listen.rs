@@ -23,12 +23,39 @@ pub struct Bound {
     pub path: Option<PathBuf>,
 }
 
+/// Takes the sockets that systemd passed, where an address (`fd://`) asks for them.
+///
+/// # Errors
+/// They are asked for, and there are none or they cannot be taken.
+pub fn passed(hosts: &[String]) -> Result<Vec<Bound>> {
+    if !hosts.iter().any(|host| host.starts_with("fd://")) {
+        return Ok(Vec::new());
+    }
+    passed_sockets().context("cannot take the sockets of systemd")
+}
+
+/// Paths of the unix sockets that an engine on `hosts` listens on, whether they exist yet or not.
+///
+/// # Errors
+/// A relative path without a current directory.
+pub fn unix_paths(hosts: &[String], passed: &[Bound]) -> Result<Vec<PathBuf>> {
+    let bound = passed.iter().filter_map(|bound| match &bound.listener {
+        Listener::Unix(listener) => Some(listener.local_addr().ok()?.as_pathname()?.to_owned()),
+        _ => None,
+    });
+    let named = hosts.iter().filter_map(|host| host.strip_prefix("unix://")).map(PathBuf::from);
+    named
+        .chain(bound)
+        .map(|path| std::path::absolute(&path).with_context(|| format!("invalid path `{}`", path.display())))
+        .collect()
+}
+
 /// Listens on every address.
 ///
 /// # Errors
 /// An address that is none, or is taken; a unix socket that nobody answers on is replaced.
-pub fn bind_all(hosts: &[String], group: Option<&str>) -> Result<Vec<Bound>> {
-    let mut all = Vec::new();
+pub fn bind_all(hosts: &[String], passed: Vec<Bound>, group: Option<&str>) -> Result<Vec<Bound>> {
+    let mut all = passed;
     for host in hosts {
         if let Some(path) = host.strip_prefix("unix://") {
             let listener =
@@ -39,9 +66,7 @@ pub fn bind_all(hosts: &[String], group: Option<&str>) -> Result<Vec<Bound>> {
                 .with_context(|| format!("cannot listen on `{host}`"))?;
             warn_about_tcp(&listener, host);
             all.push(Bound { listener: Listener::Tcp(listener), path: None });
-        } else if host.starts_with("fd://") {
-            all.extend(passed_sockets().context("cannot take the sockets of systemd")?);
-        } else {
+        } else if !host.starts_with("fd://") {
             bail!("invalid address `{host}`: unix://PATH, tcp://ADDRESS:PORT or fd:// is needed");
         }
     }
@@ -122,4 +147,19 @@ fn passed_socket(number: i32) -> Result<Bound> {
 
 fn domain(descriptor: BorrowedFd<'_>) -> Result<rustix::net::AddressFamily> {
     Ok(rustix::net::sockopt::socket_domain(descriptor)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_its_unix_sockets_before_and_after_they_exist() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("passed.sock");
+        let listener = Listener::Unix(UnixListener::bind(&path).unwrap());
+        let hosts = ["tcp://127.0.0.1:1", "unix:///a/./b.sock", "fd://"].map(str::to_owned);
+        let paths = unix_paths(&hosts, &[Bound { listener, path: None }]).unwrap();
+        assert_eq!(paths, [PathBuf::from("/a/b.sock"), path]);
+    }
 }

@@ -75,7 +75,10 @@ fn run(options: Options) -> Result<()> {
 }
 
 async fn serve(options: &Options) -> Result<()> {
-    let config = options.engine()?;
+    let mut config = options.engine()?;
+    let hosts = options.hosts();
+    let passed = listen::passed(&hosts)?;
+    config.sockets = listen::unix_paths(&hosts, &passed)?;
     // The probe tries things on it. Nobody else may look in: layers hold set-user-id programs (CVE-2021-41091).
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -91,7 +94,7 @@ async fn serve(options: &Options) -> Result<()> {
     // What the surroundings lack explains more than what failed for want of it.
     refuse_lesser_tiers(&probed.await?.context("cannot try what the surroundings allow")?)?;
     let engine = engine?;
-    let bound = listen::bind_all(&options.hosts(), options.group.as_deref())?;
+    let bound = listen::bind_all(&hosts, passed, options.group.as_deref())?;
     let paths: Vec<PathBuf> = bound.iter().filter_map(|bound| bound.path.clone()).collect();
     let listeners = bound.into_iter().map(|bound| bound.listener).collect();
     if let Some(path) = &options.pidfile {
@@ -99,7 +102,7 @@ async fn serve(options: &Options) -> Result<()> {
             .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     notify::ready();
-    tracing::info!(hosts = ?options.hosts(), "Listening");
+    tracing::info!(?hosts, "Listening");
     let ending = until_told_to_end(engine.clone(), options.idle_exit.map(Duration::from_secs))?;
     let served = Server::new(engine.clone()).serve(listeners, ending).await;
     notify::stopping();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use dory_engine::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode};
+use dory_engine::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode, SocketMount};
 use serde::Deserialize;
 
 /// Where the file is looked for when none is named; there it may be missing.
@@ -38,6 +38,10 @@ pub struct Options {
     /// meaning, which hands the host over (host) [default: confined].
     #[arg(long, value_enum)]
     pub privileged: Option<Privileged>,
+    /// What mounting the engine's own socket into a container means: nothing, it is refused (refuse), or Docker's
+    /// meaning, which hands the engine over (raw) [default: refuse].
+    #[arg(long, value_enum)]
+    pub socket_mount: Option<SocketMountWord>,
     /// Group that may use the unix sockets [default: docker if it exists, else root's].
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
@@ -95,6 +99,16 @@ pub enum Privileged {
     Host,
 }
 
+/// What mounting the engine's own socket means.
+#[derive(Debug, Clone, Copy, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SocketMountWord {
+    /// It is refused.
+    Refuse,
+    /// Docker's meaning.
+    Raw,
+}
+
 impl Options {
     /// Adds what the file says to what the flags say.
     ///
@@ -129,6 +143,7 @@ impl Options {
             exec_root: self.exec_root.or(file.exec_root),
             config: self.config,
             privileged: self.privileged.or(file.privileged),
+            socket_mount: self.socket_mount.or(file.socket_mount),
             group: self.group.or(file.group),
             bridge: self.bridge.or(file.bridge),
             bip: self.bip.or(file.bip),
@@ -165,6 +180,9 @@ impl Options {
         let mut config = EngineConfig::new(absolute(&data_root)?, absolute(&exec_root)?);
         if let Some(Privileged::Host) = self.privileged {
             config.privileged = PrivilegedMode::Host;
+        }
+        if let Some(SocketMountWord::Raw) = self.socket_mount {
+            config.socket_mount = SocketMount::Raw;
         }
         config.bridge = self.bridge();
         config.dns.clone_from(&self.dns);
@@ -250,7 +268,7 @@ mod tests {
     fn flags_win_over_the_file() {
         let flags = Options::parse_from(["dory serve", "-H", "unix:///a", "--mtu", "1400"]);
         let file = parse_file(
-            "hosts = [\"tcp://127.0.0.1:1\"]\nmtu = 9000\nprivileged = \"host\"\nbridge = \"none\"",
+            "hosts = [\"tcp://127.0.0.1:1\"]\nmtu = 9000\nprivileged = \"host\"\nsocket-mount = \"raw\"\nbridge = \"none\"",
         )
         .unwrap();
         let both = flags.over(file);
@@ -258,12 +276,19 @@ mod tests {
         assert_eq!(both.mtu, Some(1400));
         let engine = both.engine().unwrap();
         assert_eq!(engine.privileged, PrivilegedMode::Host);
+        assert_eq!(engine.socket_mount, SocketMount::Raw);
         assert!(engine.bridge.is_none());
     }
 
     #[test]
     fn a_wrong_file_is_an_error_that_names_the_place() {
-        for wrong in ["data-rot = \"/x\"", "mtu = \"large\"", "privileged = \"yes\"", "hosts = ["] {
+        for wrong in [
+            "data-rot = \"/x\"",
+            "mtu = \"large\"",
+            "privileged = \"yes\"",
+            "socket-mount = \"yes\"",
+            "hosts = [",
+        ] {
             let text = format!("{:#}", parse_file(wrong).unwrap_err());
             assert!(text.contains("line 1"), "{text}");
         }

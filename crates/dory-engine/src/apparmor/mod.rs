@@ -1,0 +1,170 @@
+//! `docker-default`, the AppArmor profile of containers that ask for none.
+//!
+//! Without it an ordinary container would be confined less than Docker's. It is loaded when the first container needs
+//! it, unless a dockerd has done so already: an engine that starts should not wait for a parser.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// The profile's name, which is dockerd's.
+const NAME: &str = "docker-default";
+/// Its text (apparmor.d(5)).
+const TEXT: &str = include_str!("docker-default.profile");
+/// `Y` where the kernel has AppArmor and it is switched on.
+const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
+/// The loaded profiles, one a line: `docker-default (enforce)`.
+const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+/// Where apparmor_parser(8) is installed; the engine's PATH need not have them.
+const PARSERS: [&str; 2] = ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"];
+
+/// Why the profile is not there.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    /// No securityfs, as in containers, or no right to read it.
+    #[error("cannot read `{PROFILES}`")]
+    Profiles(#[source] io::Error),
+    /// The package apparmor is not installed.
+    #[error("`apparmor_parser` is not installed")]
+    NoParser,
+    /// The parser cannot be run.
+    #[error("cannot run `{}`", .parser.display())]
+    Run {
+        /// The parser.
+        parser: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The parser or the kernel did not take the profile.
+    #[error("`{}` refuses the profile: {message}", .parser.display())]
+    Refused {
+        /// The parser.
+        parser: PathBuf,
+        /// What it printed.
+        message: String,
+    },
+}
+
+/// Whether containers can be confined by the default profile.
+#[derive(Debug)]
+pub(crate) struct DefaultProfile {
+    enabled: bool,
+    /// Unset until it has been found or loaded; the text says why that failed.
+    outcome: OnceLock<Result<(), String>>,
+}
+
+impl DefaultProfile {
+    /// Looks whether AppArmor is on and the profile there already.
+    pub(crate) fn detect() -> Self {
+        let enabled = fs::read_to_string(ENABLED).is_ok_and(|text| text.starts_with('Y'));
+        let outcome = OnceLock::new();
+        if enabled && is_loaded().unwrap_or(false) {
+            // It was made unset just now.
+            let _ = outcome.set(Ok(()));
+        }
+        Self { enabled, outcome }
+    }
+
+    /// True where the kernel's AppArmor is on.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The name to enter; loads the profile the first time. `None` without AppArmor, and where it cannot be loaded: such
+    /// containers run as confined as the engine itself. Blocks for as long as the parser takes.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        if !self.enabled {
+            return None;
+        }
+        let outcome = self.outcome.get_or_init(|| {
+            load().map_err(|error| {
+                let reason = crate::error::chain(&error);
+                tracing::warn!(reason, "Containers run without the AppArmor profile {NAME}");
+                reason
+            })
+        });
+        outcome.is_ok().then_some(NAME)
+    }
+
+    /// The name, where the profile is known to be there.
+    pub(crate) fn present(&self) -> Option<&'static str> {
+        matches!(self.outcome.get(), Some(Ok(()))).then_some(NAME)
+    }
+
+    /// What `docker info` has to say, once it is known.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let reason = self.outcome.get()?.as_ref().err()?;
+        Some(format!("WARNING: Containers run without the AppArmor profile {NAME}: {reason}"))
+    }
+}
+
+fn is_loaded() -> io::Result<bool> {
+    Ok(lists(&fs::read_to_string(PROFILES)?))
+}
+
+/// True where `profiles`, the kernel's list, has ours in whatever mode.
+fn lists(profiles: &str) -> bool {
+    profiles.lines().any(|line| line.strip_prefix(NAME).is_some_and(|rest| rest.starts_with(" (")))
+}
+
+/// Loads the profile, unless somebody has meanwhile.
+fn load() -> Result<(), LoadError> {
+    if is_loaded().map_err(LoadError::Profiles)? {
+        return Ok(());
+    }
+    let parser =
+        PARSERS.iter().map(Path::new).find(|path| path.exists()).ok_or(LoadError::NoParser)?.to_owned();
+    let failed = |source| LoadError::Run { parser: parser.clone(), source };
+    let mut child = Command::new(&parser)
+        .args(["--replace", "--skip-cache"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    // A parser that does not read says why at its end.
+    let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(TEXT.as_bytes()));
+    let output = child.wait_with_output().map_err(failed)?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+        return Err(LoadError::Refused { parser, message });
+    }
+    written.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_profile_in_the_kernels_list() {
+        assert!(lists("lsb_release (enforce)\ndocker-default (enforce)\n"));
+        assert!(lists("docker-default (complain)\n"));
+        assert!(!lists("docker-default-old (enforce)\n/docker-default (enforce)\n"));
+        assert!(!lists(""));
+    }
+
+    #[test]
+    fn says_why_containers_go_without() {
+        let profile = DefaultProfile { enabled: true, outcome: OnceLock::new() };
+        assert_eq!(profile.warning(), None);
+        profile.outcome.set(Err(LoadError::NoParser.to_string())).unwrap();
+        assert_eq!((profile.name(), profile.present()), (None, None));
+        assert!(profile.warning().unwrap().ends_with("`apparmor_parser` is not installed"));
+    }
+
+    #[test]
+    fn needs_no_profile_without_apparmor() {
+        let profile = DefaultProfile { enabled: false, outcome: OnceLock::new() };
+        assert_eq!((profile.name(), profile.present(), profile.warning()), (None, None, None));
+        assert!(profile.outcome.get().is_none());
+    }
+
+    #[test]
+    fn the_text_has_the_profile_of_the_name() {
+        assert!(TEXT.contains(&format!("profile {NAME} ")));
+    }
+}
