@@ -28,6 +28,9 @@ address_of() { docker inspect --format '{{.NetworkSettings.IPAddress}}' "$1"; }
 # Prints the layer of a test image as a tar archive.
 layer_of() { tar --extract --to-stdout --file "$IMAGES/$1.tar" --wildcards '*/layer.tar'; }
 
+# Waits for the Dory in a container. A command that names no host would start an engine of its own meanwhile.
+engine_inside() { eventually docker exec "$1" dory -H unix:///run/dory/dory.sock version >/dev/null; }
+
 # Types at a terminal: at_terminal 'COMMAND' with its input from standard input.
 at_terminal() { script --quiet --return --command "$1" /dev/null; }
 
