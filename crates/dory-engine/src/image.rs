@@ -405,6 +405,10 @@ impl Inner {
         let mut data = BTreeMap::new();
         if let Some((top, below)) = layers.split_first() {
             data.insert("UpperDir".to_owned(), text(top));
+            // An image is mounted nowhere; dockerd names the places nevertheless.
+            for (key, name) in [("MergedDir", "merged"), ("WorkDir", "work")] {
+                data.insert(key.to_owned(), text(&top.with_file_name(name)));
+            }
             if !below.is_empty() {
                 let below: Vec<String> = below.iter().map(|layer| text(layer)).collect();
                 data.insert("LowerDir".to_owned(), below.join(":"));

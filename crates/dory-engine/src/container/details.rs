@@ -177,7 +177,7 @@ pub struct ContainerSummary {
     pub created: i64,
     /// Ports.
     pub ports: Vec<PortSummary>,
-    /// Bytes of the writable layer, where asked for.
+    /// Bytes of the writable layer, where asked for and not 0 (which inspect, unlike the list, says).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_rw: Option<i64>,
     /// Bytes of all layers, where asked for.

@@ -172,7 +172,7 @@ impl Inner {
             command: command(record),
             created: record.created.unix_seconds(),
             ports: port_summaries(record),
-            size_rw: sizes.map(|(own, _)| own),
+            size_rw: sizes.map(|(own, _)| own).filter(|size| *size != 0),
             size_root_fs: sizes.map(|(_, all)| all),
             labels: record.config.labels.clone(),
             state: record.state.status.as_str().to_owned(),
