@@ -60,9 +60,9 @@ pub struct Arguments {
     /// Seconds until the machine is turned off.
     #[arg(long, default_value_t = 600)]
     timeout: u64,
-    /// Run the transcripts tagged `vm` instead of a command.
-    #[arg(long)]
-    suite: bool,
+    /// Run the transcripts with this tag instead of a command.
+    #[arg(long, value_name = "TAG", num_args = 0..=1, default_missing_value = "vm")]
+    suite: Option<String>,
     /// The command; its exit status becomes ours (124: out of time).
     #[arg(last = true)]
     command: Vec<String>,
@@ -73,9 +73,9 @@ pub struct Arguments {
 /// # Errors
 /// The machine cannot be made or started, or the command fails.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.suite {
+    if let Some(tag) = &arguments.suite {
         let (tools, dory) = (setup::tools()?, test::release()?);
-        return suite(&tools, &dory, "vm", arguments.timeout.max(1800));
+        return suite(&tools, &dory, tag, arguments.timeout.max(3600));
     }
     ensure!(!arguments.command.is_empty(), "no command after `--`");
     let machine = Machine::get()?;
