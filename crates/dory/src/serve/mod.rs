@@ -86,14 +86,23 @@ async fn serve(options: &Options) -> Result<()> {
         .create(&config.data_root)
         .with_context(|| format!("cannot make the data-root `{}`", config.data_root.display()))?;
     // Side by side: trying takes some milliseconds, and so does opening.
-    let probed = tokio::task::spawn_blocking({
+    let probe = tokio::task::spawn_blocking({
         let data_root = config.data_root.clone();
         move || dory_probe::quick(&data_root)
     });
-    let engine = Engine::open(config).await;
-    // What the surroundings lack explains more than what failed for want of it.
-    refuse_lesser_tiers(&probed.await?.context("cannot try what the surroundings allow")?)?;
-    let engine = engine?;
+    let verdict =
+        async { refuse_lesser_tiers(&probe.await?.context("cannot try what the surroundings allow")?) };
+    let mut verdict = std::pin::pin!(verdict);
+    let engine = match Engine::open(config).await {
+        Ok(engine) => engine,
+        // What the surroundings lack explains more than what failed for want of it.
+        Err(error) => return verdict.await.and(Err(error.into())),
+    };
+    // Whoever was told that the engine is there relies on it; everybody else may ask before the probe has ended.
+    let promised = options.idle_exit.is_some() || std::env::var_os("NOTIFY_SOCKET").is_some();
+    if promised {
+        verdict.as_mut().await?;
+    }
     let bound = listen::bind_all(&hosts, passed, options.group.as_deref())?;
     let paths: Vec<PathBuf> = bound.iter().filter_map(|bound| bound.path.clone()).collect();
     let listeners = bound.into_iter().map(|bound| bound.listener).collect();
@@ -103,8 +112,21 @@ async fn serve(options: &Options) -> Result<()> {
     }
     notify::ready();
     tracing::info!(?hosts, "Listening");
-    let ending = until_told_to_end(engine.clone(), options.idle_exit.map(Duration::from_secs))?;
-    let served = Server::new(engine.clone()).serve(listeners, ending).await;
+    let told = until_told_to_end(engine.clone(), options.idle_exit.map(Duration::from_secs))?;
+    let mut refusal = Ok(());
+    let ending = async {
+        let refused = async {
+            match verdict.await {
+                Err(error) => error,
+                Ok(()) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            error = refused, if !promised => refusal = Err(error),
+        }
+    };
+    let served = Server::new(engine.clone()).serve(listeners, ending).await.context("cannot serve");
     notify::stopping();
     remove_all(&paths);
     if let Some(path) = &options.pidfile {
@@ -115,7 +137,7 @@ async fn serve(options: &Options) -> Result<()> {
     } else {
         engine.shutdown().await
     }
-    served.context("cannot serve")
+    refusal.and(served)
 }
 
 /// Only the kernel tier runs containers so far.
