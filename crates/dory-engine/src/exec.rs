@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::config::{ExecConfig, ExecStartConfig};
 use crate::container::{Container, random_bytes};
 use crate::engine::{Engine, blocking};
-use crate::{EngineError, ErrorKind, Result};
+use crate::{EngineError, ErrorKind, PrivilegedMode, Result};
 
 /// What comes before the reason in Docker's message where a process cannot be executed.
 const RUNTIME_PREFIX: &str = "OCI runtime exec failed: exec failed: unable to start container process: ";
@@ -127,12 +127,23 @@ impl Engine {
     /// Prepares one more process in a running container.
     ///
     /// # Errors
-    /// `Conflict` where the container does not run or is paused, `Invalid` without a command.
+    /// `Conflict` where the container does not run or is paused, `Invalid` without a command, `Forbidden` for privilege
+    /// that the container's own user namespace would not confine.
     pub async fn create_exec(&self, reference: &str, config: ExecConfig) -> Result<ExecId> {
         let container = self.inner.registry.find(reference)?;
         check_running(&container)?;
         if config.cmd.is_empty() {
             return Err(EngineError::invalid("No exec command specified"));
+        }
+        let confines = self.inner.options.privileged == PrivilegedMode::Confined;
+        if config.privileged && confines && !container.record().user_namespace.is_new() {
+            // A full set of capabilities in the engine's own user namespace is root on the host, whatever is mounted.
+            return Err(EngineError::new(
+                ErrorKind::Forbidden,
+                "exec --privileged in a container that has no user namespace of its own would hand over the host: \
+                 run the container with --privileged, which this engine confines (or set privileged = \"host\" in its \
+                 configuration to have Docker's meaning)",
+            ));
         }
         let id = ExecId::from_bytes(random_bytes());
         let command = config.cmd.join(" ");
