@@ -17,6 +17,8 @@ const TEXT: &str = include_str!("docker-default.profile");
 const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 /// The loaded profiles, one a line: `docker-default (enforce)`.
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+/// What confines the engine itself: `unconfined`, or `NAME (MODE)`.
+const OWN_LABEL: &str = "/proc/self/attr/current";
 /// Where apparmor_parser(8) is installed; the engine's PATH need not have them.
 const PARSERS: [&str; 2] = ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"];
 
@@ -110,6 +112,19 @@ fn lists(profiles: &str) -> bool {
     profiles.lines().any(|line| line.strip_prefix(NAME).is_some_and(|rest| rest.starts_with(" (")))
 }
 
+/// The profile for an engine with the label `own`: one that has a profile itself, be it one that allows everything, is
+/// not `unconfined` to AppArmor, and has to be named to be able to end its containers.
+fn text(own: &str) -> String {
+    let name = own.split(" (").next().unwrap_or_default().trim_end();
+    let plain = |character: char| character.is_ascii_alphanumeric() || "-_./".contains(character);
+    match TEXT.trim_end().strip_suffix('}') {
+        Some(rules) if !name.is_empty() && name.chars().all(plain) && name != "unconfined" => {
+            format!("{rules}  signal (receive) peer=\"{name}\",\n}}\n")
+        }
+        _ => TEXT.to_owned(),
+    }
+}
+
 /// Loads the profile, unless somebody has meanwhile.
 fn load() -> Result<(), LoadError> {
     if is_loaded().map_err(LoadError::Profiles)? {
@@ -118,6 +133,7 @@ fn load() -> Result<(), LoadError> {
     let parser =
         PARSERS.iter().map(Path::new).find(|path| path.exists()).ok_or(LoadError::NoParser)?.to_owned();
     let failed = |source| LoadError::Run { parser: parser.clone(), source };
+    let text = text(&fs::read_to_string(OWN_LABEL).unwrap_or_default());
     let mut child = Command::new(&parser)
         .args(["--replace", "--skip-cache"])
         .stdin(Stdio::piped())
@@ -126,7 +142,7 @@ fn load() -> Result<(), LoadError> {
         .spawn()
         .map_err(failed)?;
     // A parser that does not read says why at its end.
-    let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(TEXT.as_bytes()));
+    let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()));
     let output = child.wait_with_output().map_err(failed)?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
@@ -164,7 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn the_text_has_the_profile_of_the_name() {
+    fn an_engine_with_a_profile_can_end_its_containers() {
         assert!(TEXT.contains(&format!("profile {NAME} ")));
+        for own in ["unconfined\n", "unconfined", "", "a//&b (enforce)", "\"x\" (enforce)"] {
+            assert_eq!(text(own), TEXT, "{own}");
+        }
+        for own in ["/usr/bin/dory (unconfined)\n", "/usr/bin/dory (enforce)", "/usr/bin/dory"] {
+            assert!(text(own).ends_with("\n  signal (receive) peer=\"/usr/bin/dory\",\n}\n"), "{own}");
+        }
     }
 }
