@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The profile's name, which is dockerd's.
 const NAME: &str = "docker-default";
@@ -50,24 +50,23 @@ enum LoadError {
     },
 }
 
+/// What became of looking for the profile or loading it.
+type Outcome = Option<Result<(), String>>;
+
 /// Whether containers can be confined by the default profile.
 #[derive(Debug)]
 pub(crate) struct DefaultProfile {
     enabled: bool,
-    /// Unset until it has been found or loaded; the text says why that failed.
-    outcome: OnceLock<Result<(), String>>,
+    /// `None` until it has been found or loaded; the text says why that failed.
+    outcome: Mutex<Outcome>,
 }
 
 impl DefaultProfile {
     /// Looks whether AppArmor is on and the profile there already.
     pub(crate) fn detect() -> Self {
         let enabled = fs::read_to_string(ENABLED).is_ok_and(|text| text.starts_with('Y'));
-        let outcome = OnceLock::new();
-        if enabled && is_loaded().unwrap_or(false) {
-            // It was made unset just now.
-            let _ = outcome.set(Ok(()));
-        }
-        Self { enabled, outcome }
+        let found = enabled && is_loaded().unwrap_or(false);
+        Self { enabled, outcome: Mutex::new(found.then_some(Ok(()))) }
     }
 
     /// True where the kernel's AppArmor is on.
@@ -75,31 +74,41 @@ impl DefaultProfile {
         self.enabled
     }
 
-    /// The name to enter; loads the profile the first time. `None` without AppArmor, and where it cannot be loaded: such
-    /// containers run as confined as the engine itself. Blocks for as long as the parser takes.
+    /// The name to enter; loads the profile where it is missing. `None` without AppArmor, and where it cannot be loaded:
+    /// such containers run as confined as the engine itself. Blocks for as long as the parser takes.
+    ///
+    /// A profile that was there may be gone: a reload of AppArmor's service removes what it does not know. One that could
+    /// not be loaded is not tried again.
     pub(crate) fn name(&self) -> Option<&'static str> {
         if !self.enabled {
             return None;
         }
-        let outcome = self.outcome.get_or_init(|| {
-            load().map_err(|error| {
+        let mut outcome = self.outcome();
+        if !matches!(*outcome, Some(Err(_))) {
+            *outcome = Some(load().map_err(|error| {
                 let reason = crate::error::chain(&error);
                 tracing::warn!(reason, "Containers run without the AppArmor profile {NAME}");
                 reason
-            })
-        });
-        outcome.is_ok().then_some(NAME)
+            }));
+        }
+        outcome.as_ref()?.is_ok().then_some(NAME)
     }
 
-    /// The name, where the profile is known to be there.
+    /// The name, where the profile was there when it was last looked for.
     pub(crate) fn present(&self) -> Option<&'static str> {
-        matches!(self.outcome.get(), Some(Ok(()))).then_some(NAME)
+        self.outcome().as_ref()?.is_ok().then_some(NAME)
     }
 
     /// What `docker info` has to say, once it is known.
     pub(crate) fn warning(&self) -> Option<String> {
-        let reason = self.outcome.get()?.as_ref().err()?;
+        let outcome = self.outcome();
+        let reason = outcome.as_ref()?.as_ref().err()?;
         Some(format!("WARNING: Containers run without the AppArmor profile {NAME}: {reason}"))
+    }
+
+    fn outcome(&self) -> MutexGuard<'_, Outcome> {
+        // It is whole at every instant.
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,18 +174,18 @@ mod tests {
 
     #[test]
     fn says_why_containers_go_without() {
-        let profile = DefaultProfile { enabled: true, outcome: OnceLock::new() };
+        let profile = DefaultProfile { enabled: true, outcome: Mutex::new(None) };
         assert_eq!(profile.warning(), None);
-        profile.outcome.set(Err(LoadError::NoParser.to_string())).unwrap();
+        *profile.outcome() = Some(Err(LoadError::NoParser.to_string()));
         assert_eq!((profile.name(), profile.present()), (None, None));
         assert!(profile.warning().unwrap().ends_with("`apparmor_parser` is not installed"));
     }
 
     #[test]
     fn needs_no_profile_without_apparmor() {
-        let profile = DefaultProfile { enabled: false, outcome: OnceLock::new() };
+        let profile = DefaultProfile { enabled: false, outcome: Mutex::new(None) };
         assert_eq!((profile.name(), profile.present(), profile.warning()), (None, None, None));
-        assert!(profile.outcome.get().is_none());
+        assert!(profile.outcome().is_none());
     }
 
     #[test]
