@@ -58,18 +58,20 @@ impl Engine {
                 self.remove_locked(&container, true).await?;
             }
         }
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            inner.sweep();
+            Ok(())
+        })
+        .await?;
+        // Not before: to the sweep, what a start has just made for a container that does not run yet is left over.
         let engine = self.clone();
         self.inner.runtime().spawn(async move {
             for container in restarts {
                 engine.restart_at_open(&container).await;
             }
         });
-        let inner = Arc::clone(&self.inner);
-        blocking(move || {
-            inner.sweep();
-            Ok(())
-        })
-        .await
+        Ok(())
     }
 
     async fn restart_at_open(&self, container: &Arc<Container>) {
