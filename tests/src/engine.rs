@@ -152,7 +152,7 @@ impl Engine {
     }
 
     /// A name for the engine's control groups that no other engine on the machine has.
-    fn cgroup_parent(&self) -> String {
+    pub fn cgroup_parent(&self) -> String {
         let run = self.folder.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         format!("dory-tests-{run}-{}", self.kind.name())
     }

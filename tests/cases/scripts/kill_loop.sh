@@ -6,7 +6,7 @@ export DOCKER_HOST=unix://$root/sock
 mkdir -p "$root"
 
 start() {
-  nsenter --net="$HOST_NETNS" -- "$DORY" serve --bridge none --cgroup-parent "dory-tests-$name" -H "$DOCKER_HOST" --data-root "$root/data" --exec-root "$root/exec" 2>>"$root/log" &
+  nsenter --net="$HOST_NETNS" -- "$DORY" serve --bridge none --cgroup-parent "$CGROUP_PARENT" -H "$DOCKER_HOST" --data-root "$root/data" --exec-root "$root/exec" 2>>"$root/log" &
   engine=$!
   for _ in $(seq 200); do
     docker version >/dev/null 2>&1 && return
