@@ -124,8 +124,10 @@ impl Manager {
     /// behind.
     pub fn remove_parent(&self) {
         for tree in &self.hierarchies.trees {
-            // Another engine's groups, or none at all: either way it is not ours to remove.
-            let _in_use = fs::remove_dir(tree.base_directory().join(&self.parent));
+            for parent in self.parent.ancestors().filter(|parent| !parent.as_os_str().is_empty()) {
+                // Another engine's groups, or none at all: either way it is not ours to remove.
+                let _in_use = fs::remove_dir(tree.base_directory().join(parent));
+            }
         }
     }
 }

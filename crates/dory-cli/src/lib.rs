@@ -67,6 +67,10 @@ pub fn run(words: Vec<OsString>, program: &Program<'_>) -> ExitCode {
     }
 }
 
+/// Commands that ask an engine about itself or wait for what it does: one started for them would have nothing to say,
+/// and would hold the data-root against the engine that is about to be started by hand.
+const ONLY_LOOK: &[&str] = &["version", "events", "wait", "dial-stdio"];
+
 fn dispatch(words: Vec<OsString>, program: &Program<'_>, name: &mut String) -> Result<ExitStatus> {
     let words = words.into_iter().map(into_text).collect::<Result<Vec<_>>>()?;
     let global = Arguments::parse(&[GLOBAL_FLAGS], FlagsEnd::FirstArgument, words)?;
@@ -113,7 +117,8 @@ fn execute(
         return print(&command.help(name));
     }
     let target = Target::choose(global.value("host"), |variable| std::env::var_os(variable))?;
-    let client = Client::new(target, program.starter);
+    let only_looks = name.rsplit(' ').next().is_some_and(|word| ONLY_LOOK.contains(&word));
+    let client = Client::new(target, program.starter.filter(|_| !only_looks));
     let invocation = Invocation { command: name.to_owned(), arguments, client, version: program.version };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -163,8 +163,10 @@ impl Inner {
             .map_err(|error| EngineError::failed(format!("cannot make `{}`", containers.display()), error))?;
         let identity = Identity::of(&store)?;
         let facts = HostFacts::read();
+        // A group of this engine's own: another one beneath the same parent must not sweep what it has just made.
+        let own_parent = format!("{}/{}", options.cgroup_parent, identity.owner());
         let cgroups = Hierarchies::detect()
-            .and_then(|hierarchies| Manager::new(hierarchies, &options.cgroup_parent))
+            .and_then(|hierarchies| Manager::new(hierarchies, &own_parent))
             .map_err(|error| EngineError::failed("cannot use control groups", error))?;
         Ok(Self {
             bridge: Bridge::new(options.bridge.clone(), options.dns.clone(), &identity),

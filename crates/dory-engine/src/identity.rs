@@ -36,8 +36,15 @@ impl Identity {
             host: network(),
             none: network(),
         };
-        write_record(store.root(), RECORD_NAME, &identity, Durability::Synced).map_err(failed)?;
+        // A power cut that takes it takes everything that it marks along: interfaces, control groups.
+        write_record(store.root(), RECORD_NAME, &identity, Durability::Unsynced).map_err(failed)?;
         Ok(identity)
+    }
+
+    /// What marks the engine's things where there is little room (an interface's alias has 255 bytes): the first part of
+    /// its id is as good as all of it.
+    pub(crate) fn owner(&self) -> &str {
+        self.id.split('-').next().unwrap_or_default()
     }
 }
 

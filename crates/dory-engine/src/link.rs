@@ -34,8 +34,7 @@ struct Linked {
 
 impl Bridge {
     pub(crate) fn new(options: Option<BridgeOptions>, dns: Vec<IpAddr>, identity: &Identity) -> Self {
-        // An interface's alias has room for 255 bytes; the first part of a UUID is as good as all of it.
-        let owner = identity.id.split('-').next().unwrap_or_default().to_owned();
+        let owner = identity.owner().to_owned();
         Self { options, id: identity.bridge.clone(), owner, dns, network: OnceLock::new() }
     }
 
