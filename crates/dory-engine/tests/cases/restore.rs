@@ -20,7 +20,7 @@ pub fn running() {
     });
     std::thread::sleep(Duration::from_millis(300));
     let (id, created) = id;
-    fixture.engine(async |engine: Engine| {
+    fixture.run(async |engine: &Engine| {
         let details = engine.inspect_container(id.as_str(), false).await.unwrap();
         assert_eq!(details.state.status, Status::Running);
         assert!(!details.network_settings.networks["bridge"].ip_address.is_empty());
@@ -30,13 +30,13 @@ pub fn running() {
         );
         let options = StopOptions { timeout: Some(0), ..StopOptions::default() };
         within(engine.stop_container(id.as_str(), options)).await.unwrap();
-        let text = logs(&engine, id.as_str(), LogOptions::default()).await.stdout;
+        let text = logs(engine, id.as_str(), LogOptions::default()).await.stdout;
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.len() > 5, "{text}");
         for (number, line) in lines.iter().enumerate() {
             assert_eq!(*line, format!("line {number}"));
         }
-        remove_all(&engine).await;
+        remove_all(engine).await;
     });
 }
 
@@ -57,7 +57,7 @@ pub fn ended() {
         )
     });
     std::thread::sleep(Duration::from_millis(800));
-    fixture.engine(async |engine: Engine| {
+    fixture.run(async |engine: &Engine| {
         let state = engine.inspect_container(kept.as_str(), false).await.unwrap().state;
         assert_eq!((state.status, state.exit_code), (Status::Exited, 9));
         within(async {
@@ -71,7 +71,7 @@ pub fn ended() {
             }
         })
         .await;
-        remove_all(&engine).await;
+        remove_all(engine).await;
     });
 }
 
@@ -90,10 +90,10 @@ pub fn killed_shims() {
         id
     });
     kill_shim(id.as_str());
-    fixture.engine(async |engine: Engine| {
+    fixture.run(async |engine: &Engine| {
         let state = engine.inspect_container(id.as_str(), false).await.unwrap().state;
         assert_eq!((state.status, state.exit_code), (Status::Exited, 137));
-        remove_all(&engine).await;
+        remove_all(engine).await;
         assert_eq!(engine.resolve_container(id.as_str()).unwrap_err().kind(), ErrorKind::NotFound);
     });
 }
