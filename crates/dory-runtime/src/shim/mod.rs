@@ -13,6 +13,7 @@ mod request;
 mod rootfs;
 mod start;
 mod stdio;
+mod unmask;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -21,6 +21,7 @@ use crate::spec::{ContainerSpec, IdMapping, MountSource, Namespace, UserNamespac
 
 use super::rootfs::mount_rootfs;
 use super::stdio::{ShimStreams, make_streams, terminal_streams};
+use super::unmask::unmask;
 use crate::init::namespaces::join_shared;
 
 /// Descriptors in one message to init; the kernel takes 253.
@@ -75,6 +76,9 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
     let binds = clone_binds(&spec)?;
     let (streams, init_streams) = make_streams(&spec.stdio, true, spec.namespaces.user.root())
         .map_err(refused("cannot make the standard streams"))?;
+    if spec.namespaces.user.is_new() {
+        unmask().map_err(refused("cannot take the masks off /proc"))?;
+    }
     join_shared(&spec.namespaces)?;
     let (channel, init_channel) = UnixStream::pair().map_err(refused("cannot make a channel"))?;
     let reaper = reaper(&spec).map_err(refused("cannot find the reaper"))?;
