@@ -22,7 +22,7 @@ use std::os::unix::net::UnixStream;
 use dory_cgroup::Entrance;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, mount_move, unmount};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -223,8 +223,10 @@ fn open_terminal(spec: &ContainerSpec, root: Root<'_>) -> Result<Option<terminal
 }
 
 /// pivot_root(2) onto the descriptor's mount, leaving nothing of the old tree. Docker's own seccomp profile refuses it even
-/// with CAP_SYS_ADMIN: then the mount is moved to `/` and the old tree unmounted from under it, because whoever has
-/// CAP_SYS_ADMIN inside could unmount the new root and see it (trust.md, order 3).
+/// with CAP_SYS_ADMIN. Then the old tree is unmounted from below and the process takes the mount as its root where it is,
+/// on top of `/`: all mounts of that stack lie on one another's roots, so `..` finds no way down (as after
+/// switch_root(8)). What stays beneath is the old root filesystem itself: whoever has CAP_SYS_ADMIN over this mount
+/// namespace can uncover it.
 fn change_root(rootfs: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::fchdir(rootfs)?;
     match rustix::process::pivot_root(".", ".") {
@@ -234,8 +236,6 @@ fn change_root(rootfs: BorrowedFd<'_>) -> io::Result<()> {
         }
         Err(Errno::PERM | Errno::INVAL) => {
             unmount_everything_else()?;
-            rustix::process::fchdir(rootfs)?;
-            mount_move(".", "/")?;
             rustix::process::chroot(".")?;
         }
         Err(error) => return Err(error.into()),
