@@ -3,6 +3,7 @@
 mod digest;
 mod duration;
 mod id;
+mod limit;
 mod name;
 mod reference;
 mod size;
@@ -11,6 +12,7 @@ mod timestamp;
 pub use digest::{Digest, DigestError};
 pub use duration::{DurationError, GoDuration, human_duration};
 pub use id::{ContainerId, ExecId, IdError, ImageId, NetworkId};
+pub use limit::ULIMIT_NAMES;
 pub use name::{ContainerName, NameError, VolumeName, VolumeNameError};
 pub use reference::{ImageReference, ReferenceError, Repository, Tag};
 pub use size::{ByteSize, SizeError};

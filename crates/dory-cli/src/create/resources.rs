@@ -1,31 +1,12 @@
 //! Limits and devices.
 
 use anyhow::{Result, bail};
+use dory_types::ULIMIT_NAMES;
 use serde_json::{Value, json};
 
 use super::mounts::device_rates;
 use super::{Object, bytes, bytes_or_unlimited};
 use crate::flags::{Arguments, parse_int};
-
-/// Limits that the kernel knows by these names.
-const ULIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 
 /// Sets the resources of `HostConfig`.
 pub(super) fn set(arguments: &Arguments, host: &mut Object) -> Result<()> {
@@ -86,7 +67,7 @@ fn parse_cpus(text: &str) -> Result<i64, String> {
 
 fn parse_ulimit(text: &str) -> Result<Value, String> {
     let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
-    if !ULIMITS.contains(&name) {
+    if !ULIMIT_NAMES.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use dory_runtime::spec::{Process, Rlimit};
+use dory_types::ULIMIT_NAMES;
 
 use super::security::SecurityOptions;
 use super::{SpecInput, capability};
@@ -12,25 +13,6 @@ use crate::config::{ContainerConfig, ExecConfig, HostConfig, Ulimit};
 
 /// What a process finds where neither the image nor the client says otherwise.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// setrlimit(2)'s names, lower case as Docker spells them.
-const LIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 
 /// The environment of a process: Docker's own variables, then the configuration's, where `NAME` alone removes one.
 pub(crate) fn environment(
@@ -142,7 +124,7 @@ pub(crate) fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<Rlimit>, EngineError> {
     ulimits
         .iter()
         .map(|limit| {
-            if !LIMITS.contains(&limit.name.as_str()) {
+            if !ULIMIT_NAMES.contains(&limit.name.as_str()) {
                 return Err(EngineError::invalid(format!("invalid ulimit type: {}", limit.name)));
             }
             let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);

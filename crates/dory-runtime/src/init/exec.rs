@@ -42,12 +42,12 @@ fn set_up(
     if namespaces.has_user() {
         become_namespace_root()?;
     }
-    let root = own_root().map_err(refused("cannot open `/`"))?;
     if !spec.stdio.tty {
         protocol::send(channel, &FromInit::Ready { facts: Vec::new() }, &[])
             .map_err(refused("the shim is gone"))?;
         return Ok((arrival.streams, attribute));
     }
+    let root = own_root().map_err(refused("cannot open `/`"))?;
     let opened = terminal::open(Root::new(root.as_fd()), spec.stdio.console_size)
         .map_err(refused("cannot open a terminal"))?;
     protocol::send(channel, &FromInit::Ready { facts: Vec::new() }, &[opened.master.as_fd()])
