@@ -1,7 +1,7 @@
 //! `/containers`.
 
 mod attach;
-mod create;
+pub(crate) mod create;
 mod inspect;
 mod lifecycle;
 mod logs;
