@@ -60,10 +60,7 @@ impl Engine {
                 lost()
             }
         };
-        {
-            let _order = container.telling.lock().await;
-            self.publish_end(container, &exit);
-        }
+        self.publish_end(container, &exit);
         let delay = self.restart_delay(container, &exit);
         container.update(|record| end(record, &exit, delay.is_some()));
         self.end_execs(container);
