@@ -36,7 +36,7 @@ pub(crate) struct Inner {
     pub(crate) facts: HostFacts,
     pub(crate) default_profile: DefaultProfile,
     pub(crate) identity: Identity,
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
     pub(crate) cgroups: Manager,
     pub(crate) bridge: Bridge,
     pub(crate) ports: PortAllocator,

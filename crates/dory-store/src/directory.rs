@@ -28,6 +28,16 @@ pub(crate) fn open_in_root(root: impl AsFd, path: impl Arg + Copy) -> Result<Own
     retry_race(|| fs::openat2(&root, &*path.as_cow_c_str()?, flags, Mode::empty(), resolve))
 }
 
+/// Opens the file `path` as a process sees it whose root is `root`, with `flags`.
+pub(crate) fn open_file_in_root(
+    root: impl AsFd,
+    path: impl Arg + Copy,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    retry_race(|| fs::openat2(&root, &*path.as_cow_c_str()?, flags, Mode::empty(), resolve))
+}
+
 /// Opens the directory `path` beneath `root`, where no component may be a symbolic link.
 pub(crate) fn open_beneath(root: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;

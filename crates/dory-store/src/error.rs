@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use dory_types::{ContainerId, Digest, ImageId};
 
 use crate::image::{ArchiveError, ChangeError, RemoveError, ResolveError};
-use crate::layer::ExtractError;
+use crate::layer::{ExportError, ExtractError};
 use crate::record::RecordError;
 use crate::volume::VolumeError;
 
@@ -97,6 +97,21 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// A layer's archive cannot be written again.
+    #[error("cannot export layer `{layer}`")]
+    ExportLayer {
+        /// Its diff-id.
+        layer: Digest,
+        /// Why.
+        #[source]
+        source: ExportError,
+    },
+    /// A new image's layers are not those of its configuration.
+    #[error("the layers are not those of the configuration of image `{image}`")]
+    Layers {
+        /// The digest of the configuration.
+        image: Digest,
+    },
     /// An image may not be removed.
     #[error(transparent)]
     Remove(#[from] RemoveError),
@@ -141,13 +156,16 @@ impl StoreError {
             Self::Resolve(error) => error.kind(),
             Self::Remove(_) => StoreErrorKind::Conflict,
             Self::Volume(error) => error.kind(),
-            Self::Archive(_) | Self::Config { .. } | Self::Change(_) | Self::TagWithDigest => {
-                StoreErrorKind::InvalidParameter
-            }
+            Self::Archive(_)
+            | Self::Config { .. }
+            | Self::Layers { .. }
+            | Self::Change(_)
+            | Self::TagWithDigest => StoreErrorKind::InvalidParameter,
             Self::Extract { source, .. } => match source {
-                ExtractError::Root(_) | ExtractError::Record(_) | ExtractError::Entry { .. } => {
-                    StoreErrorKind::Internal
-                }
+                ExtractError::Root(_)
+                | ExtractError::Framing(_)
+                | ExtractError::Record(_)
+                | ExtractError::Entry { .. } => StoreErrorKind::Internal,
                 _ => StoreErrorKind::InvalidParameter,
             },
             _ => StoreErrorKind::Internal,

@@ -4,15 +4,16 @@
 //! <data-root>/
 //!   lock                              held by the one engine that uses the data-root; says which
 //!   content/sha256/<hex>              blobs, immutable: the images' configurations
-//!   layers/<diff-id hex>/{fs,layer.json}
+//!   layers/<diff-id hex>/{fs,layer.json,framing.zst}
 //!   images.json                       which images there are, and their names
+//!   distributions.json                as which blobs registries have the layers: a hint
 //!   volumes/<name>/{volume.json,_data}
 //!   containers/<id>/{snapshot.json,upper,work}, and what the engine adds
 //!   tmp/, trash/                      what is being made, and what is being deleted
 //! ```
 //!
-//! Invariants: a blob or a layer has its name only when all of it is on the disk and its digest is right; the index
-//! names only blobs and layers that are there; what neither the index nor a container's snapshot names is deleted
+//! Invariants: a blob or a layer has its name only when its digest is right; the index
+//! names only blobs and layers that are on the disk; what neither the index nor a container's snapshot names is deleted
 //! with its last user, or at the next start. All calls block; the engine makes them on threads for that.
 
 mod compression;
@@ -32,12 +33,12 @@ mod volume;
 pub use error::{StoreError, StoreErrorKind};
 pub use image::{
     ArchiveError, ChangeError, HealthcheckConfig, HistoryEntry, Image, ImageConfig, ImageHistory,
-    ImagePlatform, ImageUser, ImportOptions, LoadProgress, LoadedImage, RemoveError, RemoveOptions, Removed,
-    ResolveError, RootFilesystem, RunConfig, apply_changes,
+    ImagePlatform, ImageUser, ImportOptions, LoadProgress, LoadedImage, NewImage, RemoveError, RemoveOptions,
+    Removed, ResolveError, RootFilesystem, RunConfig, apply_changes,
 };
-pub use layer::{ExtractError, LayerRecord};
+pub use layer::{ExportError, ExtractError, LayerRecord, UnpackLimits};
 pub use record::{Durability, RecordError, TEMPORARY_PREFIX, parse_record, read_record, write_record};
 pub use snapshot::{Owner, Snapshot};
-pub use store::{BackingFilesystem, Store};
+pub use store::{BackingFilesystem, Distribution, ExpectedLayer, LayerLease, Store};
 pub use tar_stream::TarError;
 pub use volume::{CopyUpError, Volume, VolumeError, copy_up};

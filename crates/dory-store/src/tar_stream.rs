@@ -96,6 +96,16 @@ impl<R: BufRead> TarStream<R> {
         self.input
     }
 
+    /// The source, at the place up to which it was read.
+    pub(crate) fn input(&mut self) -> &mut R {
+        &mut self.input
+    }
+
+    /// Says that the source lacks the current payload: what follows in it is the payload's padding.
+    pub(crate) fn replace_payload(&mut self) {
+        self.payload = 0;
+    }
+
     /// The next entry; what was not read of the current payload is passed over. `None` at the end of the archive.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut long_path = None;

@@ -8,6 +8,7 @@ mod archives;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use archives::{Layer, chain, store, tree};
 use dory_store::{ImagePlatform, ImportOptions, Store, StoreError};
@@ -15,7 +16,7 @@ use rustix::fs::lgetxattr;
 use tar::EntryType;
 
 /// Imports an archive; where its files are.
-fn import(store: &Store, tar: &[u8]) -> Result<PathBuf, StoreError> {
+fn import(store: &Arc<Store>, tar: &[u8]) -> Result<PathBuf, StoreError> {
     let options = ImportOptions {
         reference: None,
         changes: Vec::new(),

@@ -5,6 +5,8 @@
 
 mod archives;
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -20,7 +22,7 @@ fn container(number: u8) -> ContainerId {
 }
 
 /// Loads an image of two layers, whose lower one is the same for all.
-fn load(store: &Store, tag: &str) -> ImageId {
+fn load(store: &Arc<Store>, tag: &str) -> ImageId {
     let lower = Layer::new().file("lower", b"shared").tar();
     let upper = Layer::new().file("upper", tag.as_bytes()).tar();
     store.load(docker_archive(&[tag], &[lower, upper]).as_slice(), &mut |_| {}).unwrap().remove(0).id

@@ -6,13 +6,15 @@
 
 mod archives;
 
+use std::sync::Arc;
+
 use std::os::unix::fs::MetadataExt;
 
 use archives::{Layer, docker_archive, docker_archive_of, gzip, store, tree, zstd};
 use dory_store::{Store, StoreError};
 
 /// Loads `archive`.
-fn load(store: &Store, archive: &[u8]) -> Result<Vec<dory_store::LoadedImage>, StoreError> {
+fn load(store: &Arc<Store>, archive: &[u8]) -> Result<Vec<dory_store::LoadedImage>, StoreError> {
     store.load(archive, &mut |_| {})
 }
 

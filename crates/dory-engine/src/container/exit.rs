@@ -60,7 +60,10 @@ impl Engine {
                 lost()
             }
         };
-        self.publish_end(container, &exit);
+        {
+            let _order = container.telling.lock().await;
+            self.publish_end(container, &exit);
+        }
         let delay = self.restart_delay(container, &exit);
         container.update(|record| end(record, &exit, delay.is_some()));
         self.end_execs(container);

@@ -27,6 +27,9 @@ pub(crate) struct Container {
     /// Excludes lifecycle operations of this container from one another. The exit of its process does not take it:
     /// a stop waits for that exit while it holds the lock.
     pub(crate) lifecycle: AsyncMutex<()>,
+    /// Held from a signal to its `kill` event, and for `die`: however soon a process ends of a signal, what killed it
+    /// is told first. Taken last, and never while something waits for the end.
+    pub(crate) telling: AsyncMutex<()>,
     record: Mutex<Arc<Record>>,
     /// Orders the versions on the disk.
     writer: Mutex<()>,
@@ -75,6 +78,7 @@ impl Container {
             directory,
             runtime_directory,
             lifecycle: AsyncMutex::new(()),
+            telling: AsyncMutex::new(()),
             record: Mutex::new(Arc::new(record)),
             writer: Mutex::new(()),
             live: Mutex::default(),

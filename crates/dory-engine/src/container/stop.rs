@@ -149,6 +149,7 @@ impl Engine {
 
     async fn send_signal(&self, container: &Arc<Container>, signal: Signal) -> Result<()> {
         let target = Arc::clone(container);
+        let _order = container.telling.lock().await;
         blocking(move || {
             let record = target.record();
             if record.state.paused && signal == Signal::KILL {

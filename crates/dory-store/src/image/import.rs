@@ -1,6 +1,7 @@
 //! `docker import` and `docker tag`, and the history of an image.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use dory_types::{ImageId, ImageReference, Timestamp};
 
@@ -8,8 +9,7 @@ use super::change::apply_changes;
 use super::load::go_architecture;
 use super::{HistoryEntry, ImageConfig};
 use crate::error::StoreError;
-use crate::store::Store;
-use crate::store::layers::LayerHold;
+use crate::store::{ExpectedLayer, Store};
 
 /// For which machines an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Change`], [`StoreError::Extract`]; nothing is left then.
-    pub fn import(&self, source: impl Read + Send, options: ImportOptions) -> Result<ImageId, StoreError> {
+    pub fn import(
+        self: &Arc<Self>,
+        source: impl Read + Send,
+        options: ImportOptions,
+    ) -> Result<ImageId, StoreError> {
         let now = Timestamp::now();
         let mut config = ImageConfig {
             created: Some(now),
@@ -81,11 +85,11 @@ impl Store {
         };
         apply_changes(&mut config.config, &options.changes)?;
         let layer = self
-            .unpack_layer(source)
+            .ingest(source, &ExpectedLayer::default())
             .map_err(|source| StoreError::Extract { layer: "the imported archive".to_owned(), source })?;
         config.rootfs.diff_ids = vec![layer.diff_id()];
         let bytes = serde_json::to_vec(&config).map_err(StoreError::SerialiseConfig)?;
-        let mut change = self.change(vec![LayerHold::New(layer)])?;
+        let mut change = self.change(vec![layer])?;
         let id = change.add_image(&bytes)?;
         if let Some(reference) = options.reference {
             change.index.tag(reference, &id, now);

@@ -15,8 +15,7 @@ use super::member::{Spool, SpoolReader};
 use crate::compression::{Compression, SNIFF_LENGTH, decompress, sniff};
 use crate::error::StoreError;
 use crate::layer::ExtractError;
-use crate::store::layers::LayerHold;
-use crate::store::{Change, Store};
+use crate::store::{Change, ExpectedLayer, LayerLease, Store};
 use crate::tar_stream::{Entry, TarStream, looks_like_tar};
 
 /// The buffer behind the archive's stream, in bytes; also the unit in which members are handed on.
@@ -55,7 +54,7 @@ struct Job {
 }
 
 /// Layers by member name: held until the images that need them are in the index.
-type Layers<'a> = HashMap<String, Result<(LayerHold<'a>, BlobIdentity), ExtractError>>;
+type Layers = HashMap<String, Result<(LayerLease, BlobIdentity), ExtractError>>;
 
 /// Digest and length of a layer's member.
 type BlobIdentity = (Digest, u64);
@@ -69,9 +68,9 @@ struct PlannedImage {
 
 /// What an archive had.
 #[derive(Default)]
-struct Contents<'a> {
+struct Contents {
     documents: Documents,
-    layers: Layers<'a>,
+    layers: Layers,
 }
 
 impl Store {
@@ -82,7 +81,7 @@ impl Store {
     /// [`StoreError::Archive`] and [`StoreError::Extract`] for what the archive has wrong, others for the store's
     /// own troubles.
     pub fn load(
-        &self,
+        self: &Arc<Self>,
         archive: impl Read + Send,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Vec<LoadedImage>, StoreError> {
@@ -99,10 +98,10 @@ impl Store {
 
     /// Reads the whole stream; layers are unpacked meanwhile.
     fn read_contents(
-        &self,
+        self: &Arc<Self>,
         source: impl Read,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
-    ) -> Result<Contents<'_>, StoreError> {
+    ) -> Result<Contents, StoreError> {
         let threads = thread::available_parallelism().map_or(2, usize::from);
         let (sender, receiver) = mpsc::sync_channel::<Job>(threads);
         let receiver = Mutex::new(receiver);
@@ -120,7 +119,7 @@ impl Store {
     }
 
     /// A thread's work: one member after the other.
-    fn unpack_jobs<'a>(&'a self, jobs: &Mutex<Receiver<Job>>, layers: &Mutex<Layers<'a>>) {
+    fn unpack_jobs(self: &Arc<Self>, jobs: &Mutex<Receiver<Job>>, layers: &Mutex<Layers>) {
         loop {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = job else { return };
@@ -131,34 +130,35 @@ impl Store {
 
     /// Unpacks a member, unless its name and its digest say that the layer is there already.
     fn take_in_layer(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         open: impl Fn() -> SpoolReader,
-    ) -> Result<(LayerHold<'_>, BlobIdentity), ExtractError> {
+    ) -> Result<(LayerLease, BlobIdentity), ExtractError> {
         let claimed = name.split('/').filter_map(|component| Digest::from_hex(component).ok()).next_back();
-        if let Some((claimed, hold)) =
-            claimed.and_then(|claimed| Some((claimed, self.hold_layer_of(&claimed)?)))
+        if let Some((claimed, lease)) =
+            claimed.and_then(|claimed| Some((claimed, self.lease_layer(&claimed)?)))
         {
             let found = crate::layer::digest(open()).map_err(ExtractError::Read)?;
             if found.0 == claimed {
-                return Ok((hold, found));
+                return Ok((lease, found));
             }
         }
-        let layer = self.unpack_layer(open())?;
-        let blob = layer.blob();
-        Ok((LayerHold::New(layer), blob))
+        let lease = self.ingest(open(), &ExpectedLayer::default())?;
+        let blob = lease.blob();
+        Ok((lease, blob))
     }
 
     /// Gives layers and configurations their names and takes the images into the index.
     fn commit_images(
         &self,
         images: Vec<PlannedImage>,
-        layers: Layers<'_>,
+        layers: Layers,
     ) -> Result<Vec<LoadedImage>, StoreError> {
         let needed =
-            |hold: &LayerHold<'_>| images.iter().any(|image| image.diff_ids.contains(&hold.diff_id()));
-        let holds = layers.into_values().flatten().map(|(hold, _)| hold).filter(needed);
-        let mut change = self.change(holds.collect())?;
+            |lease: &LayerLease| images.iter().any(|image| image.diff_ids.contains(&lease.diff_id()));
+        // The others go with the end of this statement: no image has them.
+        let leases = layers.into_values().flatten().map(|(lease, _)| lease).filter(needed).collect();
+        let mut change = self.change(leases)?;
         let mut loaded = Vec::new();
         for PlannedImage { config, references, .. } in images {
             let id = change.add_image(&config)?;
@@ -184,7 +184,7 @@ fn set_references(
 }
 
 /// Checks an image against the layers that came with it: its configuration, names and diff-ids.
-fn plan(image: ArchivedImage, layers: &mut Layers<'_>) -> Result<PlannedImage, StoreError> {
+fn plan(image: ArchivedImage, layers: &mut Layers) -> Result<PlannedImage, StoreError> {
     let config = ImageConfig::parse(&image.config)
         .map_err(|source| StoreError::Config { image: Digest::of(&image.config), source })?;
     let diff_ids = config.rootfs.diff_ids;
@@ -197,14 +197,14 @@ fn plan(image: ArchivedImage, layers: &mut Layers<'_>) -> Result<PlannedImage, S
         {
             return Err(StoreError::Extract { layer: layer.member.clone(), source });
         }
-        let Some(Ok((hold, blob))) = layers.get(&layer.member) else {
+        let Some(Ok((lease, blob))) = layers.get(&layer.member) else {
             return Err(ArchiveError::Missing(layer.member.clone()).into());
         };
         if layer.blob.is_some_and(|stated| stated != *blob) {
             return Err(ArchiveError::Blob(blob.0).into());
         }
-        if hold.diff_id() != *expected {
-            return Err(ArchiveError::DiffId { index, expected: *expected, found: hold.diff_id() }.into());
+        if lease.diff_id() != *expected {
+            return Err(ArchiveError::DiffId { index, expected: *expected, found: lease.diff_id() }.into());
         }
     }
     Ok(PlannedImage { config: image.config, references: image.references, diff_ids })

@@ -1,5 +1,6 @@
 //! Images: their configurations, their names, and the archives they come in.
 
+mod add;
 mod archive;
 mod change;
 mod config;
@@ -11,6 +12,7 @@ mod oci;
 mod remove;
 mod resolve;
 
+pub use add::NewImage;
 pub use archive::ArchiveError;
 pub use change::{ChangeError, apply_changes};
 pub use config::{HealthcheckConfig, HistoryEntry, ImageConfig, RootFilesystem, RunConfig};

@@ -14,13 +14,15 @@ use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+use dory_types::Digest;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use tar::EntryType;
 
-use super::LayerRecord;
+use super::framing::REPLACED;
 use super::metadata::{self, Creator, DEFAULT_ACL, OPAQUE, WHITEOUT, Warnings};
 use super::parents::{Parent, Parents};
+use super::{LayerRecord, Replaced};
 use crate::directory;
 use crate::record::RecordError;
 use crate::tar_stream::{Entry, TarError, TarStream, clean_path};
@@ -33,6 +35,8 @@ const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 const AUFS_PREFIX: &[u8] = b".wh..wh.";
 /// How many directories wait for their times before those are set early: bounds memory.
 const DEFERRED_MAX: usize = 100_000;
+/// How many names an archive may have twice before that is taken for malice: each is kept in the layer's record.
+const REPLACED_MAX: usize = 10_000;
 
 /// A layer cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,33 @@ pub enum ExtractError {
     /// The directory to unpack into cannot be used.
     #[error("cannot prepare the layer's directory")]
     Root(#[source] Errno),
+    /// What the archive has around its files cannot be kept.
+    #[error("cannot keep the archive's framing")]
+    Framing(#[source] std::io::Error),
+    /// The archive has more entries than the configuration allows.
+    #[error("the layer has more than {0} entries")]
+    TooManyEntries(u64),
+    /// The archive takes back too much of what it has.
+    #[error("the layer has more than {REPLACED_MAX} names twice")]
+    TooManyReplaced,
+    /// The archive as it came is not the one that was asked for.
+    #[error("the layer's digest is `{found}` with {size} bytes, and should be `{expected}`")]
+    BlobDigest {
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+        /// The length of what came, in bytes.
+        size: u64,
+    },
+    /// The uncompressed archive is not the one that was asked for.
+    #[error("the layer's diff-id is `{found}`, and should be `{expected}`")]
+    DiffId {
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
     /// The layer's record cannot be written.
     #[error("cannot record the layer")]
     Record(#[source] RecordError),
@@ -109,7 +140,7 @@ struct DeferredDirectory {
 
 /// What stood in an entry's place.
 #[derive(PartialEq, Eq)]
-enum Replaced {
+enum Predecessor {
     Whiteout,
     Other,
 }
@@ -117,23 +148,31 @@ enum Replaced {
 /// Unpacks one layer.
 pub(super) struct Extractor<'a> {
     root: BorrowedFd<'a>,
+    /// The directory that has the layer's `fs`.
+    staging: BorrowedFd<'a>,
     parents: Parents<'a>,
     creator: Creator,
     deferred: Vec<DeferredDirectory>,
     size: u64,
     warnings: Warnings,
+    /// The position of the present entry.
+    position: u64,
+    replaced: Vec<Replaced>,
 }
 
 impl<'a> Extractor<'a> {
-    /// An extractor into the directory `root`, which is open for reading.
-    pub(super) fn new(root: BorrowedFd<'a>) -> Result<Self, ExtractError> {
+    /// An extractor into the directory `root` within `staging`, both of which are open for reading.
+    pub(super) fn new(root: BorrowedFd<'a>, staging: BorrowedFd<'a>) -> Result<Self, ExtractError> {
         let mut extractor = Self {
             root,
+            staging,
             parents: Parents::new(root),
             creator: Creator::current(),
             deferred: Vec::new(),
             size: 0,
             warnings: Warnings::default(),
+            position: 0,
+            replaced: Vec::new(),
         };
         // A layer without an entry for its root gets Docker's permissions, not those left by the umask.
         fs::fchmod(root, Mode::from_raw_mode(0o755)).map_err(ExtractError::Root)?;
@@ -141,12 +180,18 @@ impl<'a> Extractor<'a> {
         Ok(extractor)
     }
 
-    /// Makes one entry; `archive` has its payload.
+    /// Makes one entry; `archive` has its payload, which is read to its end where [`stored_path`] has a value.
     pub(super) fn apply<R: BufRead>(
         &mut self,
         entry: &Entry,
         archive: &mut TarStream<R>,
     ) -> Result<(), ExtractError> {
+        self.make(entry, archive)?;
+        self.position += 1;
+        Ok(())
+    }
+
+    fn make<R: BufRead>(&mut self, entry: &Entry, archive: &mut TarStream<R>) -> Result<(), ExtractError> {
         let path = clean(&entry.path, entry)?;
         if path.is_empty() {
             return self.root_entry(entry);
@@ -172,7 +217,8 @@ impl<'a> Extractor<'a> {
     /// Sets what had to wait, and tells what was unpacked.
     pub(super) fn finish(mut self) -> Result<LayerRecord, ExtractError> {
         self.set_deferred()?;
-        Ok(LayerRecord { size: self.size, blob: None, warnings: self.warnings.finish() })
+        let Self { size, warnings, replaced, .. } = self;
+        Ok(LayerRecord { size, warnings: warnings.finish(), replaced, ..LayerRecord::default() })
     }
 
     /// The archive's entry for the layer's root directory.
@@ -200,7 +246,7 @@ impl<'a> Extractor<'a> {
                 Ok(fd) => (fd, false),
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     // A directory in place of a deleted one must not show what the lower one had.
-                    opaque = self.replace(entry, parent, name)? == Replaced::Whiteout;
+                    opaque = self.replace(entry, parent, name)? == Predecessor::Whiteout;
                     fs::mkdirat(&parent.fd, name, mode).map_err(error)?;
                     (directory::open_child(&parent.fd, name).map_err(error)?, true)
                 }
@@ -359,13 +405,29 @@ impl<'a> Extractor<'a> {
     }
 
     /// Removes what has the entry's name.
-    fn replace(&mut self, entry: &Entry, parent: &Parent, name: &[u8]) -> Result<Replaced, ExtractError> {
+    fn replace(&mut self, entry: &Entry, parent: &Parent, name: &[u8]) -> Result<Predecessor, ExtractError> {
         let error = |errno| ExtractError::entry("replace", entry, errno);
         self.parents.forget();
         let stat = fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(error)?;
-        directory::remove(parent.fd.as_fd(), name).map_err(error)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Directory => self.set_aside(entry, parent, name)?,
+            _ => directory::remove(parent.fd.as_fd(), name).map_err(error)?,
+        }
         let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        Ok(if is_device && stat.st_rdev == 0 { Replaced::Whiteout } else { Replaced::Other })
+        Ok(if is_device && stat.st_rdev == 0 { Predecessor::Whiteout } else { Predecessor::Other })
+    }
+
+    /// Moves what has the entry's name out of the layer: its content is needed when the archive is written again.
+    fn set_aside(&mut self, entry: &Entry, parent: &Parent, name: &[u8]) -> Result<(), ExtractError> {
+        let error = |errno| ExtractError::entry("replace", entry, errno);
+        if self.replaced.len() >= REPLACED_MAX {
+            return Err(ExtractError::TooManyReplaced);
+        }
+        let aside = directory::make_and_open(self.staging, REPLACED, 0o700).map_err(error)?;
+        fs::renameat(&parent.fd, name, &aside, self.position.to_string()).map_err(error)?;
+        let path = clean(&entry.path, entry)?;
+        self.replaced.push(Replaced { path, entry: self.position });
+        Ok(())
     }
 
     /// Notes what a directory gets when its files are there.
@@ -459,6 +521,16 @@ fn whiteout_by_attribute(parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
     };
     metadata::set_overlay_xattr(file.as_fd(), WHITEOUT, b"y")?;
     metadata::set_overlay_xattr(parent.as_fd(), OPAQUE, b"x")
+}
+
+/// Where the content of `entry` goes to; `None` where it has none that is kept.
+pub(super) fn stored_path(entry: &Entry) -> Result<Option<Vec<u8>>, ExtractError> {
+    if entry.kind != EntryType::Regular {
+        return Ok(None);
+    }
+    let path = clean(&entry.path, entry)?;
+    let is_file = !path.is_empty() && !split(&path).1.starts_with(WHITEOUT_PREFIX);
+    Ok(is_file.then_some(path))
 }
 
 /// The cleaned form of an entry's name or link name.

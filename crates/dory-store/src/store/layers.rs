@@ -1,9 +1,11 @@
 //! Layers on their way into the store, and out of it.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dory_types::Digest;
 use rustix::fs::{self, Mode};
@@ -12,8 +14,86 @@ use rustix::io::Errno;
 use super::{State, Store};
 use crate::directory;
 use crate::error::StoreError;
-use crate::layer::{self, ExtractError, LayerRecord, Unpacked};
+use crate::layer::{self, ExtractError, LayerRecord, UnpackLimits, Unpacked};
 use crate::record::{read_record, temporary_name};
+
+/// How long a layer stays that a broken-off pull has left for the next try.
+const RETRY: Duration = Duration::from_secs(600);
+
+/// What is known of a layer before it comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExpectedLayer {
+    /// The digest and the length, in bytes, of the archive as it comes, compressed or not.
+    pub blob: Option<(Digest, u64)>,
+    /// The digest of the uncompressed archive.
+    pub diff_id: Option<Digest>,
+    /// How much it may unpack to.
+    pub limits: UnpackLimits,
+}
+
+/// A layer of the store that cannot go away while this exists. Layers that nothing else uses go with their last lease.
+#[derive(Debug)]
+pub struct LayerLease {
+    /// `None` when it was given back.
+    store: Option<Arc<Store>>,
+    diff_id: Digest,
+    blob: (Digest, u64),
+}
+
+impl LayerLease {
+    /// The digest of the uncompressed archive.
+    pub fn diff_id(&self) -> Digest {
+        self.diff_id
+    }
+
+    /// The digest and the length, in bytes, of the archive as it came.
+    pub fn blob(&self) -> (Digest, u64) {
+        self.blob
+    }
+
+    /// Gives the layer back, but lets it stay for ten minutes: whoever interrupted a pull is likely to try again.
+    pub fn leave_for_retry(self) {
+        if let Some(store) = &self.store {
+            store.lock().left.insert(self.diff_id, Instant::now() + RETRY);
+        }
+    }
+
+    /// Gives the layer back where the store's lock is held already.
+    pub(crate) fn release(mut self, state: &mut State) {
+        if self.store.take().is_some() {
+            release(state, &self.diff_id);
+        }
+    }
+}
+
+impl Clone for LayerLease {
+    fn clone(&self) -> Self {
+        if let Some(store) = &self.store {
+            *store.lock().leases.entry(self.diff_id).or_default() += 1;
+        }
+        Self { store: self.store.clone(), diff_id: self.diff_id, blob: self.blob }
+    }
+}
+
+impl Drop for LayerLease {
+    fn drop(&mut self) {
+        if let Some(store) = self.store.take() {
+            let mut state = store.lock();
+            release(&mut state, &self.diff_id);
+            store.collect_garbage(&mut state);
+        }
+    }
+}
+
+/// Counts one lease of `diff_id` less.
+fn release(state: &mut State, diff_id: &Digest) {
+    if let Some(count) = state.leases.get_mut(diff_id) {
+        *count -= 1;
+        if *count == 0 {
+            state.leases.remove(diff_id);
+        }
+    }
+}
 
 /// A directory in `tmp/` that is discarded unless it gets another place.
 #[derive(Debug)]
@@ -40,92 +120,89 @@ impl Drop for Staging<'_> {
     }
 }
 
-/// A layer that was unpacked and has no name yet.
-#[derive(Debug)]
-pub(crate) struct NewLayer<'a> {
-    staging: Staging<'a>,
-    unpacked: Unpacked,
-}
-
-impl NewLayer<'_> {
-    /// Digest and length of the archive as it came.
-    pub(crate) fn blob(&self) -> (Digest, u64) {
-        self.unpacked.blob
-    }
-
-    pub(crate) fn diff_id(&self) -> Digest {
-        self.unpacked.diff_id
-    }
-}
-
-/// A layer that cannot go away while this exists.
-#[derive(Debug)]
-pub(crate) enum LayerHold<'a> {
-    New(NewLayer<'a>),
-    Existing(ExistingLayer<'a>),
-}
-
-/// A layer of the store that is counted as used.
-#[derive(Debug)]
-pub(crate) struct ExistingLayer<'a> {
-    /// `None` when it was given back.
-    store: Option<&'a Store>,
-    diff_id: Digest,
-}
-
-impl LayerHold<'_> {
-    pub(crate) fn diff_id(&self) -> Digest {
-        match self {
-            Self::New(layer) => layer.diff_id(),
-            Self::Existing(layer) => layer.diff_id,
-        }
-    }
-
-    /// Gives the layer back where the store's lock is held already.
-    pub(crate) fn release(self, state: &mut State) {
-        if let Self::Existing(mut layer) = self
-            && layer.store.take().is_some()
-        {
-            release(state, &layer.diff_id);
-        }
-    }
-}
-
-impl Drop for ExistingLayer<'_> {
-    fn drop(&mut self) {
-        if let Some(store) = self.store.take() {
-            release(&mut store.lock(), &self.diff_id);
-        }
-    }
-}
-
-/// Counts one user of `diff_id` less.
-fn release(state: &mut State, diff_id: &Digest) {
-    if let Some(count) = state.holds.get_mut(diff_id) {
-        *count -= 1;
-        if *count == 0 {
-            state.holds.remove(diff_id);
-        }
-    }
-}
-
 impl Store {
-    /// Unpacks a layer's archive, compressed or not, beside the store.
-    pub(crate) fn unpack_layer(&self, source: impl Read + Send) -> Result<NewLayer<'_>, ExtractError> {
-        let (staging, directory) = Staging::new(self).map_err(ExtractError::Root)?;
-        let unpacked = layer::unpack(source, &directory)?;
-        Ok(NewLayer { staging, unpacked })
+    /// Takes a layer in as its bytes come: `source` is hashed, decompressed (gzip, zstd or not at all, as its first
+    /// bytes say), hashed again and unpacked in one pass, and read to its end. The layer has its name afterwards, which
+    /// it gets only where both digests are those `expected`. Any number of threads may do this at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Extract`], and [`StoreError::StoreLayer`] where the disk fails; nothing is left then.
+    pub fn ingest_layer(
+        self: &Arc<Self>,
+        source: impl Read + Send,
+        expected: &ExpectedLayer,
+    ) -> Result<LayerLease, StoreError> {
+        let name = || expected.blob.map(|(digest, _)| digest).or(expected.diff_id);
+        self.ingest(source, expected).map_err(|source| StoreError::Extract {
+            layer: name().map_or_else(|| "from a stream".to_owned(), |digest| digest.to_string()),
+            source,
+        })
     }
 
-    /// Holds the layer whose archive, as it came or uncompressed, has the digest `blob`, where there is one.
-    pub(crate) fn hold_layer_of(&self, blob: &Digest) -> Option<LayerHold<'_>> {
+    /// As [`Store::ingest_layer`], for callers that know the layer by another name.
+    pub(crate) fn ingest(
+        self: &Arc<Self>,
+        source: impl Read + Send,
+        expected: &ExpectedLayer,
+    ) -> Result<LayerLease, ExtractError> {
+        let (staging, directory) = Staging::new(self).map_err(ExtractError::Root)?;
+        let announced = expected.blob.map_or(u64::MAX, |(_, size)| size);
+        let unpacked = layer::unpack(Announced { source, left: announced }, &directory, expected.limits)?;
+        check(expected, &unpacked)?;
+        self.place(staging, unpacked)
+    }
+
+    /// Gives a verified layer its name, unless the store has it already. It need not be on the disk yet: only the index
+    /// makes a layer count, and it is written after a sync.
+    fn place(self: &Arc<Self>, staging: Staging<'_>, unpacked: Unpacked) -> Result<LayerLease, ExtractError> {
+        let Unpacked { diff_id, blob, record } = unpacked;
         let mut state = self.lock();
-        let diff_id = match state.layers.contains_key(blob) {
-            true => *blob,
-            false => *state.layers.iter().find(|(_, record)| record.blob.as_ref() == Some(blob))?.0,
+        if !state.layers.contains_key(&diff_id) {
+            let name = diff_id.hex();
+            // What has the name without being known is left of something broken.
+            self.trash.discard(&self.layers, name.as_bytes()).map_err(ExtractError::Root)?;
+            fs::renameat(&self.temporary, &staging.name, &self.layers, &name).map_err(ExtractError::Root)?;
+            state.layers.insert(diff_id, record);
+            state.unsynced.insert(diff_id);
+        }
+        *state.leases.entry(diff_id).or_default() += 1;
+        Ok(LayerLease { store: Some(Arc::clone(self)), diff_id, blob })
+    }
+
+    /// A lease of the layer whose archive, as it came or uncompressed, has the digest `digest`; `None` where the store
+    /// has none. Nothing has to be downloaded then.
+    pub fn lease_layer(self: &Arc<Self>, digest: &Digest) -> Option<LayerLease> {
+        let mut state = self.lock();
+        let diff_id = match state.layers.contains_key(digest) {
+            true => *digest,
+            false => *state.layers.iter().find(|(_, record)| record.blob.as_ref() == Some(digest))?.0,
         };
-        *state.holds.entry(diff_id).or_default() += 1;
-        Some(LayerHold::Existing(ExistingLayer { store: Some(self), diff_id }))
+        *state.leases.entry(diff_id).or_default() += 1;
+        let size = state.layers.get(&diff_id).map_or(0, |record| record.archive_size);
+        Some(LayerLease { store: Some(Arc::clone(self)), diff_id, blob: (diff_id, size) })
+    }
+
+    /// What is known about a layer.
+    pub fn layer(&self, diff_id: &Digest) -> Option<LayerRecord> {
+        self.lock().layers.get(diff_id).cloned()
+    }
+
+    /// Writes the uncompressed archive of a layer to `sink`, byte for byte as it was unpacked. Its length is
+    /// [`LayerRecord::archive_size`].
+    ///
+    /// # Errors
+    /// [`StoreError::ExportLayer`]; part of it has been written then.
+    pub fn export_layer(&self, layer: &LayerLease, sink: &mut dyn Write) -> Result<(), StoreError> {
+        self.export(&layer.diff_id, sink)
+    }
+
+    /// As [`Store::export_layer`], where something else keeps the layer.
+    pub(crate) fn export(&self, diff_id: &Digest, sink: &mut dyn Write) -> Result<(), StoreError> {
+        let error = |source| StoreError::ExportLayer { layer: *diff_id, source };
+        let opened = directory::open_child(&self.layers, diff_id.hex());
+        let directory = opened.map_err(|errno| error(layer::ExportError::Layer(errno.into())))?;
+        let record = self.layer(diff_id).unwrap_or_default();
+        layer::write_archive(std::os::fd::AsFd::as_fd(&directory), diff_id, &record, sink).map_err(error)
     }
 
     /// Where overlayfs finds a layer's files.
@@ -133,27 +210,16 @@ impl Store {
         self.data_root.join("layers").join(diff_id.hex()).join(layer::FILES)
     }
 
-    /// Waits until the disk has all of the new layers' files: once for all of them.
-    pub(super) fn sync_new(&self, holds: &[LayerHold<'_>]) -> Result<(), StoreError> {
-        let new = holds.iter().find(|hold| matches!(hold, LayerHold::New(_)));
-        let Some(new) = new else { return Ok(()) };
+    /// Waits until the disk has all of the layers: once for all of them, and not at all where it has them already.
+    pub(super) fn sync_layers(&self, layers: &[Digest]) -> Result<(), StoreError> {
+        let unsynced: Vec<Digest> = self.lock().unsynced.iter().copied().collect();
+        let Some(layer) = layers.iter().find(|layer| unsynced.contains(layer)) else { return Ok(()) };
         fs::syncfs(&self.layers)
-            .map_err(|errno| StoreError::StoreLayer { layer: new.diff_id(), source: errno.into() })
-    }
-
-    /// Gives a synced layer its name, unless the store has it already.
-    pub(super) fn place_layer(&self, state: &mut State, hold: &LayerHold<'_>) -> Result<(), StoreError> {
-        let LayerHold::New(new) = hold else { return Ok(()) };
-        let diff_id = new.diff_id();
-        if state.layers.contains_key(&diff_id) {
-            return Ok(());
-        }
-        let error = |errno: Errno| StoreError::StoreLayer { layer: diff_id, source: errno.into() };
-        // What has the name without being known is left of something broken.
-        self.trash.discard(&self.layers, diff_id.hex().as_bytes()).map_err(error)?;
-        fs::renameat(&self.temporary, &new.staging.name, &self.layers, diff_id.hex()).map_err(error)?;
-        fs::fsync(&self.layers).map_err(error)?;
-        state.layers.insert(diff_id, new.unpacked.record.clone());
+            .map_err(|errno| StoreError::StoreLayer { layer: *layer, source: errno.into() })?;
+        let mut state = self.lock();
+        unsynced.iter().for_each(|layer| {
+            state.unsynced.remove(layer);
+        });
         Ok(())
     }
 
@@ -163,6 +229,8 @@ impl Store {
             .discard(&self.layers, diff_id.hex().as_bytes())
             .map_err(|errno| StoreError::StoreLayer { layer: *diff_id, source: errno.into() })?;
         state.layers.remove(diff_id);
+        state.unsynced.remove(diff_id);
+        state.left.remove(diff_id);
         Ok(())
     }
 
@@ -187,5 +255,37 @@ impl Store {
         let directory = directory::open_child(&self.layers, name).ok()?;
         let record = read_record(&directory, layer::RECORD).ok()??;
         Some((diff_id, record))
+    }
+}
+
+/// Compares what came with what should have come. The blob's digest counts first: the rest follows from it.
+fn check(expected: &ExpectedLayer, unpacked: &Unpacked) -> Result<(), ExtractError> {
+    let (found, size) = unpacked.blob;
+    if let Some((digest, length)) = expected.blob
+        && (digest, length) != (found, size)
+    {
+        return Err(ExtractError::BlobDigest { expected: digest, found, size });
+    }
+    match expected.diff_id {
+        Some(expected) if expected != unpacked.diff_id => {
+            Err(ExtractError::DiffId { expected, found: unpacked.diff_id })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads no more than was announced: a source without an end is found out at that point.
+struct Announced<R> {
+    source: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Announced<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        self.left = self.left.checked_sub(length as u64).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "the layer has more bytes than were announced")
+        })?;
+        Ok(length)
     }
 }

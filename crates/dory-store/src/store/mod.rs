@@ -1,12 +1,18 @@
 //! The store as a whole: opening, repairing, and changing what there is under one lock.
 
-pub(crate) mod layers;
+mod distribution;
+mod layers;
+
+pub use distribution::Distribution;
+use distribution::Distributions;
+pub use layers::{ExpectedLayer, LayerLease};
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use dory_types::{ContainerId, Digest, ImageId, VolumeName};
 use rustix::fs::{self, Mode, OFlags};
@@ -21,7 +27,6 @@ use crate::record::{Durability, read_record, write_record};
 use crate::snapshot::SnapshotRecord;
 use crate::trash::Trash;
 use crate::volume::VolumeRecord;
-use layers::LayerHold;
 
 /// What the data-root lies on, for the engine to choose by and to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,8 +84,14 @@ pub(crate) struct State {
     pub(crate) index: ImageIndex,
     /// Every layer that has its name.
     pub(crate) layers: HashMap<Digest, LayerRecord>,
-    /// Layers that something in the making counts on, and how many.
-    pub(crate) holds: HashMap<Digest, usize>,
+    /// How many leases each layer has: what is in the making counts on them.
+    pub(crate) leases: HashMap<Digest, usize>,
+    /// Layers that broken-off pulls have left, and until when they stay.
+    pub(crate) left: HashMap<Digest, Instant>,
+    /// Layers that the disk may not have yet.
+    pub(crate) unsynced: HashSet<Digest>,
+    /// As which blobs layers are known to registries.
+    distributions: Distributions,
     /// Which layers containers use.
     pub(crate) snapshots: HashMap<ContainerId, SnapshotRecord>,
     pub(crate) volumes: HashMap<VolumeName, VolumeRecord>,
@@ -95,7 +106,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`] where another engine has it; [`StoreError::Directory`] and [`StoreError::Record`] where
     /// it cannot be used.
-    pub fn open(data_root: &Path, holder: &str) -> Result<Self, StoreError> {
+    pub fn open(data_root: &Path, holder: &str) -> Result<Arc<Self>, StoreError> {
         let error = |source: io::Error| StoreError::Directory { path: data_root.to_owned(), source };
         std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
             .create(data_root)
@@ -126,7 +137,7 @@ impl Store {
             data_root,
         };
         store.repair()?;
-        Ok(store)
+        Ok(Arc::new(store))
     }
 
     /// The data-root's absolute path, without symbolic links.
@@ -219,15 +230,13 @@ impl Store {
         Ok(config)
     }
 
-    /// Begins a change of the index that brings new layers: they get their names now, and stay with the change.
-    pub(crate) fn change<'a>(&'a self, holds: Vec<LayerHold<'a>>) -> Result<Change<'a>, StoreError> {
-        self.sync_new(&holds)?;
-        let mut state = self.lock();
-        for hold in &holds {
-            self.place_layer(&mut state, hold)?;
-        }
+    /// Begins a change of the index that counts on `leases`: those layers are on the disk from here on.
+    pub(crate) fn change(&self, leases: Vec<LayerLease>) -> Result<Change<'_>, StoreError> {
+        let layers: Vec<_> = leases.iter().map(LayerLease::diff_id).collect();
+        self.sync_layers(&layers)?;
+        let state = self.lock();
         let index = state.index.clone();
-        Ok(Change { store: self, state, index, holds })
+        Ok(Change { store: self, state, index, leases })
     }
 
     /// Deletes layers that no image, no container and nothing in the making uses. What cannot be deleted stays for the
@@ -239,7 +248,9 @@ impl Store {
     }
 
     fn discard_unused(&self, state: &mut State) -> Result<(), StoreError> {
-        let mut used: HashSet<Digest> = state.holds.keys().copied().collect();
+        let now = Instant::now();
+        state.left.retain(|_, until| *until > now);
+        let mut used: HashSet<Digest> = state.leases.keys().chain(state.left.keys()).copied().collect();
         used.extend(state.index.images.values().flat_map(|image| &image.layers));
         used.extend(state.snapshots.values().flat_map(|snapshot| &snapshot.layers));
         let unused: Vec<_> = state.layers.keys().filter(|layer| !used.contains(*layer)).copied().collect();
@@ -258,6 +269,7 @@ impl Store {
         state.layers = self.read_layers()?;
         state.snapshots = self.read_snapshots()?;
         state.volumes = self.read_volumes()?;
+        state.distributions = self.read_distributions();
         self.collect_garbage(&mut state);
         for (name, _) in
             directory::names(&self.content.directory).map_err(|errno| error("content", errno.into()))?
@@ -281,7 +293,7 @@ pub(crate) struct Change<'a> {
     store: &'a Store,
     pub(crate) state: MutexGuard<'a, State>,
     pub(crate) index: ImageIndex,
-    holds: Vec<LayerHold<'a>>,
+    leases: Vec<LayerLease>,
 }
 
 impl Change<'_> {
@@ -314,8 +326,8 @@ impl Change<'_> {
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        for hold in self.holds.drain(..) {
-            hold.release(&mut self.state);
+        for lease in self.leases.drain(..) {
+            lease.release(&mut self.state);
         }
         self.store.collect_garbage(&mut self.state);
     }

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use dory_store::Store;
 use dory_types::Digest;
@@ -16,7 +17,7 @@ pub fn require_root() {
 }
 
 /// A store in a directory of its own.
-pub fn store() -> (tempfile::TempDir, Store) {
+pub fn store() -> (tempfile::TempDir, Arc<Store>) {
     require_root();
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("data"), "test").unwrap();
