@@ -1,7 +1,6 @@
 //! Everything around the product: tests, machines, images, benchmarks.
 
 mod debian;
-mod fuzz;
 mod images;
 mod paths;
 mod process;
@@ -36,8 +35,6 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Feed what reads foreign bytes with invented ones, one target after another.
-    Fuzz(fuzz::Arguments),
     /// Measure the release binary beside dockerd.
     #[command(subcommand)]
     Bench(Bench),
@@ -63,7 +60,6 @@ fn main() -> Result<()> {
         }
         Verb::Blackbox { arguments } => test::blackbox(&setup::tools()?, &test::release()?, &arguments),
         Verb::Bench(Bench::Run { arguments }) => test::bench(&arguments),
-        Verb::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
     }
 }

@@ -23,8 +23,6 @@ mod error;
 mod events;
 mod exec;
 mod filters;
-#[cfg(feature = "fuzzing")]
-pub mod fuzzing;
 mod identity;
 mod ids;
 mod image;
@@ -40,16 +38,17 @@ mod system;
 mod volume;
 
 pub use container::{
-    AttachOptions, Attachment, ContainerDetails, ContainerLogs, ContainerState, ContainerSummary,
-    ContainerWait, CreateContainer, CreatedContainer, GraphDriver, Health, HealthProbe, ListOptions,
-    LogOptions, LogStream, MountPoint, NetworkSettings, PendingStream, PortSummary, PrunedContainers,
-    RemoveOptions, Status, StopOptions, SummaryHostConfig, SummaryNetworkSettings, TopTable, WaitCondition,
-    WaitOutcome,
+    ArchiveStream, AttachOptions, Attachment, ContainerDetails, ContainerLogs, ContainerState,
+    ContainerSummary, ContainerWait, CreateContainer, CreatedContainer, GraphDriver, Health, HealthProbe,
+    ListOptions, LogOptions, LogStream, MountPoint, NetworkSettings, PendingStream, PortSummary,
+    PrunedContainers, RemoveOptions, Status, StopOptions, SummaryHostConfig, SummaryNetworkSettings,
+    TopTable, WaitCondition, WaitOutcome, WriteArchiveOptions,
 };
 pub use container::{
     BlkioEntry, BlkioStats, ClientStdin, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats,
     PidsStats, ThrottlingData,
 };
+pub use dory_store::{Change, ChangeKind, PathStat};
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};
 pub use events::{Actor, Event, EventOptions, EventStream};

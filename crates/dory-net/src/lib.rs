@@ -31,10 +31,7 @@ mod survey;
 
 pub use address::{AddressError, Ipv4Subnet, MacAddress};
 pub use bridge::{BridgeConfig, BridgeError, BridgeNetwork, NetworkFact};
-pub use dns::{
-    DnsClient, DnsDirectory, DnsForwarder, DnsMember, DnsNetwork, DnsOrigin, DnsServer, DnsServerError,
-    DnsUpstream, ForwarderError, RESOLVER,
-};
+pub use dns::{DnsForwarder, ForwarderError};
 pub use endpoint::{Endpoint, EndpointConfig, EndpointError, configure_loopback};
 pub use hosts::{ExtraHost, ExtraHostError, HostTarget, Hosts};
 pub use ipam::{Ipam, IpamError};

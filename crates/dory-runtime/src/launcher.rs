@@ -12,6 +12,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use crate::error::StartFailure;
 use crate::protocol::{self, Launch, Progress};
 use crate::spec::ContainerSpec;
+use crate::stopped::{self, StoppedError, StoppedFiles, StoppedRoot};
 
 /// Starts containers. Made once per engine.
 #[derive(Debug)]
@@ -81,7 +82,8 @@ impl Launcher {
         network: impl FnOnce(BorrowedFd<'_>) -> Result<Vec<OwnedFd>, E>,
         before_run: impl FnOnce(),
     ) -> Result<Started, LaunchError<E>> {
-        let (connection, mut shim) = self.spawn_shim(&spec).map_err(LaunchError::Spawn)?;
+        let (connection, mut shim) =
+            self.spawn(&[crate::shim::ROLE, spec.id.as_str()]).map_err(LaunchError::Spawn)?;
         match lead(&connection, spec, network, before_run) {
             Ok((pid, facts)) => Ok(Started { pid, facts, monitor: connection, shim }),
             Err(error) => {
@@ -92,16 +94,28 @@ impl Launcher {
         }
     }
 
-    /// Spawns a shim whose standard input is its end of the launch connection: so it needs no code between fork and
+    /// The files of a container that does not run, its volumes and binds included. Blocks; a few milliseconds. The caller
+    /// sees to it that the container is not started meanwhile: two overlays over one upper directory are undefined.
+    ///
+    /// # Errors
+    /// [`StoppedError`]; nothing is mounted then.
+    pub fn open_stopped(&self, files: &StoppedFiles) -> Result<StoppedRoot, StoppedError> {
+        let (connection, mut helper) = self.spawn(&[stopped::ROLE]).map_err(StoppedError::Spawn)?;
+        let answer = stopped::ask(&connection, files);
+        drop(connection);
+        helper.wait().map_err(StoppedError::Spawn)?;
+        answer
+    }
+
+    /// Spawns a process of ours whose standard input is its end of a connection: so it needs no code between fork and
     /// exec, and the standard library takes posix_spawn(3), which copies no page tables of a large engine.
-    fn spawn_shim(&self, spec: &ContainerSpec) -> io::Result<(UnixStream, Child)> {
+    fn spawn(&self, arguments: &[&str]) -> io::Result<(UnixStream, Child)> {
         let (ours, theirs) = UnixStream::pair()?;
         let executable = format!("/proc/self/fd/{}", self.executable.as_raw_fd());
         let mut command = Command::new(executable);
         command
             .arg0("dory-shim")
-            .arg("shim")
-            .arg(spec.id.as_str())
+            .args(arguments)
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -23,6 +23,8 @@ pub mod protocol;
 pub mod reaper;
 pub mod shim;
 pub mod spec;
+pub mod stopped;
+pub mod user;
 
 pub use client::ShimClient;
 pub use error::{FailureKind, StartFailure};

@@ -20,6 +20,7 @@ mod compression;
 mod content;
 mod directory;
 mod error;
+mod files;
 mod image;
 mod layer;
 mod lock;
@@ -31,6 +32,7 @@ mod trash;
 mod volume;
 
 pub use error::{StoreError, StoreErrorKind};
+pub use files::{Change, ChangeKind, FileError, IdMap, IdRange, LayeredFiles, PathStat, Tree, UnpackOptions};
 pub use image::{
     ArchiveError, ChangeError, HealthcheckConfig, HistoryEntry, Image, ImageConfig, ImageHistory,
     ImagePlatform, ImageUser, ImportOptions, LoadProgress, LoadedImage, NewImage, RemoveError, RemoveOptions,

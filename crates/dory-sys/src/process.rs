@@ -259,6 +259,35 @@ pub fn unshare_mounts() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has new files of the calling thread belong to these ids (setfsuid(2)), while the thread may do as much as before. For
+/// a thread that ends with its work: other threads keep their ids.
+///
+/// # Errors
+/// `EPERM` where the ids may not be taken.
+pub fn set_filesystem_ids(uid: u32, gid: u32) -> io::Result<()> {
+    use rustix::thread::{CapabilitiesSecureBits, capabilities_secure_bits, set_capabilities_secure_bits};
+    // Otherwise the kernel takes the capabilities over files away when the id changes from 0 (capabilities(7), "Effect of
+    // user ID changes on capabilities").
+    set_capabilities_secure_bits(capabilities_secure_bits()? | CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
+    // They report no failure, only the id before.
+    set_filesystem_id(libc::SYS_setfsgid, gid);
+    set_filesystem_id(libc::SYS_setfsuid, uid);
+    // Asking for an id that nobody has tells the present one.
+    let now_gid = set_filesystem_id(libc::SYS_setfsgid, u32::MAX);
+    let now_uid = set_filesystem_id(libc::SYS_setfsuid, u32::MAX);
+    if (now_uid, now_gid) == (i64::from(uid), i64::from(gid)) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EPERM))
+    }
+}
+
+/// setfsuid(2) or setfsgid(2).
+fn set_filesystem_id(call: libc::c_long, id: u32) -> libc::c_long {
+    // SAFETY: takes an integer and changes the credentials of the calling thread alone.
+    unsafe { libc::syscall(call, id) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! `create`: validation, defaults, and the first version of the record.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::sync::Arc;
 
 use dory_log::{LogConfig, LogSubject};
@@ -252,7 +252,8 @@ impl Inner {
         // Programs look for this file to learn that they run in a container.
         let marker = snapshot.upper.join(".dockerenv");
         std::fs::File::create(&marker)
-            .and_then(|_| chown(&marker, Some(uid), Some(gid)))
+            .and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o755)))
+            .and_then(|()| chown(&marker, Some(uid), Some(gid)))
             .map_err(|error| EngineError::failed("cannot make `.dockerenv`", error))?;
         Ok(snapshot)
     }

@@ -11,6 +11,7 @@ use dory_net::{ExtraHost, Hosts, ResolvConf};
 use super::object::Container;
 use super::record::Record;
 use crate::engine::Inner;
+use crate::spec::ETC_FILES;
 use crate::spec::namespace::{Mode, Modes};
 use crate::{EngineError, Result};
 
@@ -24,9 +25,7 @@ pub(super) struct EtcFiles {
 impl EtcFiles {
     /// Path in the container and on the host.
     pub(super) fn mounts(&self) -> Vec<(&'static str, PathBuf)> {
-        [("/etc/resolv.conf", "resolv.conf"), ("/etc/hostname", "hostname"), ("/etc/hosts", "hosts")]
-            .map(|(inside, name)| (inside, self.directory.join(name)))
-            .into()
+        ETC_FILES.map(|(inside, name)| (inside, self.directory.join(name))).into()
     }
 }
 

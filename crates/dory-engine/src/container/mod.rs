@@ -1,5 +1,6 @@
 //! Containers: one file per verb.
 
+mod archive;
 mod attach;
 mod create;
 mod details;
@@ -34,10 +35,9 @@ pub(crate) use object::Container;
 pub(crate) use record::Record;
 pub(crate) use registry::Registry;
 pub(crate) use remove::prune_until;
-#[cfg(feature = "fuzzing")]
-pub(crate) use validate::check;
 pub(crate) use validate::platform as validate_platform;
 
+pub use archive::{ArchiveStream, WriteArchiveOptions};
 pub use details::{
     ContainerDetails, ContainerSummary, GraphDriver, MountPoint, NetworkSettings, PortSummary,
     SummaryHostConfig, SummaryNetworkSettings, TopTable,

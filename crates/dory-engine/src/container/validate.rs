@@ -36,12 +36,6 @@ pub(crate) fn validate(
     host: &mut HostConfig,
     engine: &Inner,
 ) -> Result<Vec<String>> {
-    check(config, host)?;
-    resources(host, engine)
-}
-
-/// Checks what depends on the request alone.
-pub(crate) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     let modes = Modes::parse(host)?;
     validate_config(config)?;
     restart_policy(&host.restart_policy, host.auto_remove)?;
@@ -67,7 +61,8 @@ pub(crate) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
         }
     }
     sysctls(host, &modes)?;
-    conflicts(config, host, &modes)
+    conflicts(config, host, &modes)?;
+    resources(host, engine)
 }
 
 fn validate_config(config: &ContainerConfig) -> Result<()> {

@@ -14,6 +14,8 @@ pub(crate) mod tmpfs;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use mounts::{ETC_FILES, stopped_binds};
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

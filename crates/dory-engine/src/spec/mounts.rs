@@ -1,8 +1,8 @@
 //! The mounts of a container: Docker's default ones, the engine's files, and the points of its configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use dory_runtime::spec::{Mount, MountFlags, MountSource, Propagation};
+use dory_runtime::spec::{Mount, MountFlags, MountSource, Propagation, UserNamespace};
 
 use super::namespace::Mode;
 use super::{SpecInput, tmpfs};
@@ -19,6 +19,10 @@ const NONE: MountFlags = MountFlags {
 };
 /// nosuid, nodev, noexec: what every filesystem of the kernel's gets.
 const PLAIN: MountFlags = MountFlags { nosuid: true, nodev: true, noexec: true, ..NONE };
+
+/// The engine's files in a container's /etc, and their names in the container's directory.
+pub(crate) const ETC_FILES: [(&str, &str); 3] =
+    [("/etc/resolv.conf", "resolv.conf"), ("/etc/hostname", "hostname"), ("/etc/hosts", "hosts")];
 
 /// All mounts, parents before what lies below them.
 pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, EngineError> {
@@ -43,6 +47,21 @@ pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, EngineError> {
     mounts.extend(own);
     mounts.sort_by_key(|mount| mount.destination.matches('/').count());
     Ok(mounts)
+}
+
+/// The binds of a container that does not run, parents before what lies below them: its volumes and binds whose sources are
+/// there, and the engine's files of the last run. Memory is gone with the run.
+pub(crate) fn stopped_binds(points: &[Point], directory: &Path, user: &UserNamespace) -> Vec<Mount> {
+    let points = points.iter().filter(|point| point.kind != PointKind::Tmpfs);
+    let files = ETC_FILES.map(|(inside, name)| file(inside, directory.join(name), false));
+    let mut mounts: Vec<Mount> =
+        files.into_iter().chain(points.map(|point| of_source(point, user))).collect();
+    mounts.retain(|mount| match &mount.source {
+        MountSource::Bind { path, .. } => path.exists(),
+        _ => false,
+    });
+    mounts.sort_by_key(|mount| mount.destination.matches('/').count());
+    mounts
 }
 
 /// moby `oci/defaults.go`, with the changes that modes ask for.
@@ -131,14 +150,19 @@ fn of_point(point: &Point, input: &SpecInput<'_>) -> Result<Mount, EngineError> 
     if point.kind == PointKind::Tmpfs {
         return memory(point.destination.clone(), &point.tmpfs);
     }
-    Ok(Mount {
+    Ok(of_source(point, input.user_namespace))
+}
+
+/// A bind of a volume's or of a host path's.
+fn of_source(point: &Point, user: &UserNamespace) -> Mount {
+    Mount {
         destination: point.destination.clone(),
         source: MountSource::Bind {
             path: PathBuf::from(&point.source),
             recursive: point.recursive,
-            id_mapped: input.user_namespace.is_new(),
+            id_mapped: user.is_new(),
         },
         flags: MountFlags { readonly: !point.writable, recursive_readonly: point.recursive_readonly, ..NONE },
         propagation: point.runtime_propagation(),
-    })
+    }
 }

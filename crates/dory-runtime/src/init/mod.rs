@@ -5,7 +5,7 @@
 
 mod devices;
 mod exec;
-mod mounts;
+pub mod mounts;
 pub mod namespaces;
 mod privilege;
 mod process;
@@ -36,6 +36,7 @@ pub use mounts::PreparedMounts;
 pub use namespaces::NamespaceSet;
 pub use process::{Streams, hide, null_device};
 pub use root::Root;
+pub use user::resolve as resolve_user;
 
 /// From the shim to init.
 #[derive(Debug, Serialize, Deserialize)]

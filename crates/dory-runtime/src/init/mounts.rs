@@ -46,7 +46,7 @@ pub fn mount_all(
 }
 
 /// A file is bound on a file, a directory on a directory; what is missing is made.
-fn attach_bind(root: Root<'_>, mount: &Mount, source: &OwnedFd) -> io::Result<()> {
+pub fn attach_bind(root: Root<'_>, mount: &Mount, source: &OwnedFd) -> io::Result<()> {
     let stat = rustix::fs::statat(source, "", AtFlags::EMPTY_PATH)?;
     let place = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         root.ensure_directory(&mount.destination)?

@@ -10,8 +10,8 @@ mod exec;
 mod process;
 mod registry;
 mod request;
-mod rootfs;
-mod start;
+pub(crate) mod rootfs;
+pub(crate) mod start;
 mod stdio;
 mod unmask;
 
@@ -53,7 +53,7 @@ fn run(channel: UnixStream) -> i32 {
 }
 
 /// Moves the connection from standard input to a descriptor that no child inherits.
-fn take_channel() -> io::Result<UnixStream> {
+pub(crate) fn take_channel() -> io::Result<UnixStream> {
     // Invisible to the container's processes, which share a pid namespace with it in `--pid host` (CVE-2016-9962).
     init::hide()?;
     // Not in the engine's session: a Ctrl-C at its terminal ends the engine, not the containers.

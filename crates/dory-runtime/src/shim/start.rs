@@ -17,7 +17,7 @@ use crate::error::{FailureKind, StartFailure};
 use crate::filesystem::{clone_path, set_flags};
 use crate::init::{self, Arrival, FromInit, NamespaceSet, ToInit};
 use crate::protocol::{self, LOG_NAME, Launch, Progress, SOCKET_NAME};
-use crate::spec::{ContainerSpec, IdMapping, MountSource, Namespace, UserNamespace};
+use crate::spec::{ContainerSpec, IdMapping, Mount, MountSource, Namespace, UserNamespace};
 
 use super::rootfs::mount_rootfs;
 use super::stdio::{ShimStreams, make_streams, terminal_streams};
@@ -73,7 +73,7 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
     let listener = listen(&spec.runtime_directory).map_err(refused("cannot listen"))?;
     let log = LogWriter::open(directory.as_fd(), LOG_NAME, &spec.log)
         .map_err(|error| StartFailure::refused("cannot open the log", error))?;
-    let binds = clone_binds(&spec)?;
+    let binds = clone_binds(&spec.mounts)?;
     let (streams, init_streams) = make_streams(&spec.stdio, true, spec.namespaces.user.root())
         .map_err(refused("cannot make the standard streams"))?;
     if spec.namespaces.user.is_new() {
@@ -241,7 +241,7 @@ fn cgroup_views(spec: &ContainerSpec) -> Vec<(String, PathBuf)> {
 }
 
 /// Filesystems that know no id maps (some network ones) lie below many a recursive bind: then only the top is mapped.
-fn map_ids(bind: BorrowedFd<'_>, recursive: bool, namespace: BorrowedFd<'_>) -> io::Result<()> {
+pub fn map_ids(bind: BorrowedFd<'_>, recursive: bool, namespace: BorrowedFd<'_>) -> io::Result<()> {
     let attributes = MountAttributes { user_namespace: Some(namespace), ..Default::default() };
     match set_attributes(bind, recursive, &attributes) {
         Err(_) if recursive => set_attributes(bind, false, &attributes),
@@ -250,9 +250,9 @@ fn map_ids(bind: BorrowedFd<'_>, recursive: bool, namespace: BorrowedFd<'_>) -> 
 }
 
 /// Cloned here, in the engine's mount namespace: a shared source keeps its peer group.
-fn clone_binds(spec: &ContainerSpec) -> Result<Vec<OwnedFd>, StartFailure> {
+pub fn clone_binds(mounts: &[Mount]) -> Result<Vec<OwnedFd>, StartFailure> {
     let mut binds = Vec::new();
-    for mount in &spec.mounts {
+    for mount in mounts {
         let MountSource::Bind { path, recursive, .. } = &mount.source else { continue };
         let clone = || -> io::Result<OwnedFd> {
             let bind = clone_path(path, *recursive)?;
@@ -280,7 +280,7 @@ fn clone_flags(spec: &ContainerSpec) -> u64 {
         | if namespaces.user.is_new() { process::NEW_USER } else { 0 }
 }
 
-fn write_maps(pid: i32, user: &UserNamespace) -> io::Result<()> {
+pub fn write_maps(pid: i32, user: &UserNamespace) -> io::Result<()> {
     let UserNamespace::New { uid_mappings, gid_mappings } = user else { return Ok(()) };
     let text = |maps: &[IdMapping]| -> String {
         maps.iter().map(|map| format!("{} {} {}\n", map.container_id, map.host_id, map.size)).collect()

@@ -1,7 +1,8 @@
 //! `/containers`.
 
+mod archive;
 mod attach;
-pub(crate) mod create;
+mod create;
 mod inspect;
 mod lifecycle;
 mod logs;
@@ -36,16 +37,15 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/containers/{id}/rename", post(lifecycle::rename))
         .route("/containers/{id}/resize", post(lifecycle::resize))
         .route("/containers/{id}/update", post(lifecycle::update))
+        .route("/containers/{id}/changes", get(archive::changes))
+        .route("/containers/{id}/export", get(archive::export))
+        .route("/containers/{id}/archive", get(archive::read).head(archive::stat).put(archive::write))
         .merge(unsupported())
 }
 
 /// What the engine does not do for containers.
 fn unsupported() -> Router<Engine> {
-    Router::new()
-        .route("/containers/{id}/changes", refuse("listing changed files (docker diff)"))
-        .route("/containers/{id}/export", refuse("exporting a container (docker export)"))
-        .route("/containers/{id}/archive", refuse("copying files (docker cp)"))
-        .route("/containers/{id}/attach/ws", refuse("attaching by WebSocket"))
+    Router::new().route("/containers/{id}/attach/ws", refuse("attaching by WebSocket"))
 }
 
 fn refuse(what: &'static str) -> MethodRouter<Engine> {

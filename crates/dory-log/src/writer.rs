@@ -1,0 +1,408 @@
+//! The shim's side: bytes in, records out.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{fstat, ftruncate};
+use rustix::io::{pread, write};
+
+use crate::config::{JsonFile, LogConfig, LogDriver};
+use crate::error::LogError;
+use crate::frame::Stream;
+use crate::json::{LineText, MAX_LINE, RecordEncoder};
+use crate::rotate;
+use crate::timestamp::Timestamp;
+
+/// Writes the log of one container.
+///
+/// Bytes without a newline are kept until the newline comes, [`MAX_LINE`] bytes are together, or the stream is
+/// closed; until then a killed writer loses them, as dockerd does.
+#[derive(Debug)]
+pub struct LogWriter {
+    name: String,
+    sink: Option<Sink>,
+    lines: [PendingLine; 3],
+    encoder: RecordEncoder,
+    /// Records of the current call that are not yet in the file.
+    batch: Vec<u8>,
+}
+
+/// The open file of the `json-file` driver.
+#[derive(Debug)]
+struct Sink {
+    dir: OwnedFd,
+    file: OwnedFd,
+    size: u64,
+    options: JsonFile,
+}
+
+/// The unfinished line of one stream.
+#[derive(Debug, Default)]
+struct PendingLine {
+    bytes: Vec<u8>,
+    /// When the line's first part was written, once a part was: all parts carry that time, as with dockerd.
+    started: Option<Timestamp>,
+}
+
+impl LogWriter {
+    /// Opens the log `name` in `dir`, creating it or appending to it; a torn last line is cut off.
+    ///
+    /// # Errors
+    /// [`LogError::Open`], [`LogError::Stat`] or [`LogError::Repair`].
+    pub fn open(dir: BorrowedFd<'_>, name: &str, config: &LogConfig) -> Result<Self, LogError> {
+        let sink = match config.driver {
+            LogDriver::JsonFile(options) => Some(Sink::open(dir, name, options)?),
+            LogDriver::None => None,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            sink,
+            lines: Default::default(),
+            encoder: RecordEncoder::new(&config.attributes),
+            batch: Vec::new(),
+        })
+    }
+
+    /// Logs `bytes` that `stream` produced at `time`; one write per call, unless the file is rotated meanwhile.
+    ///
+    /// # Errors
+    /// [`LogError::Write`] if records were lost (the disk is full), [`LogError::Rotate`] if the file could not be
+    /// rotated and grows instead. Either way the file holds whole records only, and the next call starts afresh.
+    pub fn write(&mut self, stream: Stream, bytes: &[u8], time: Timestamp) -> Result<(), LogError> {
+        if self.sink.is_none() {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        let mut rest = bytes;
+        while let Some(newline) = rest.iter().position(|&byte| byte == b'\n') {
+            let line = &rest[..newline];
+            rest = &rest[newline + 1..];
+            outcome = outcome.and(self.append(stream, line, true, time));
+        }
+        if !rest.is_empty() {
+            outcome = outcome.and(self.append(stream, rest, false, time));
+        }
+        outcome.and(self.flush())
+    }
+
+    /// Logs what `stream` left unfinished; for the end of the stream.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn close(&mut self, stream: Stream, time: Timestamp) -> Result<(), LogError> {
+        let line = &mut self.lines[stream as usize];
+        let (bytes, started) = (std::mem::take(&mut line.bytes), line.started.take());
+        if bytes.is_empty() || self.sink.is_none() {
+            return Ok(());
+        }
+        self.record(stream, &bytes, false, started.unwrap_or(time)).and(self.flush())
+    }
+
+    /// Adds a piece of a line, and its end if `complete`.
+    fn append(
+        &mut self,
+        stream: Stream,
+        piece: &[u8],
+        complete: bool,
+        time: Timestamp,
+    ) -> Result<(), LogError> {
+        let mut line = std::mem::take(&mut self.lines[stream as usize]);
+        let outcome = self.append_to(&mut line, stream, piece, complete, time);
+        self.lines[stream as usize] = line;
+        outcome
+    }
+
+    fn append_to(
+        &mut self,
+        line: &mut PendingLine,
+        stream: Stream,
+        mut piece: &[u8],
+        complete: bool,
+        time: Timestamp,
+    ) -> Result<(), LogError> {
+        let mut outcome = Ok(());
+        while line.bytes.len() + piece.len() >= MAX_LINE {
+            let (head, rest) = piece.split_at(MAX_LINE - line.bytes.len());
+            piece = rest;
+            let started = *line.started.get_or_insert(time);
+            let part = if line.bytes.is_empty() {
+                head
+            } else {
+                line.bytes.extend_from_slice(head);
+                &line.bytes
+            };
+            outcome = outcome.and(self.record(stream, part, false, started));
+            line.bytes.clear();
+        }
+        if !complete {
+            line.bytes.extend_from_slice(piece);
+            return outcome;
+        }
+        let started = line.started.take().unwrap_or(time);
+        if line.bytes.is_empty() {
+            return outcome.and(self.record(stream, piece, true, started));
+        }
+        line.bytes.extend_from_slice(piece);
+        outcome = outcome.and(self.record(stream, &line.bytes, true, started));
+        line.bytes.clear();
+        outcome
+    }
+
+    /// Puts one record into the batch, rotating first where the file is full.
+    fn record(
+        &mut self,
+        stream: Stream,
+        bytes: &[u8],
+        complete: bool,
+        time: Timestamp,
+    ) -> Result<(), LogError> {
+        let mut outcome = Ok(());
+        if let Some(sink) = &self.sink
+            && sink.options.max_size.is_some_and(|limit| sink.size + self.batch.len() as u64 >= limit)
+        {
+            outcome = self.flush().and(self.rotate());
+        }
+        self.encoder.append(&mut self.batch, stream, LineText { bytes, complete }, time);
+        outcome
+    }
+
+    fn rotate(&mut self) -> Result<(), LogError> {
+        let Some(sink) = &mut self.sink else { return Ok(()) };
+        sink.file = rotate::rotate(&sink.dir, &self.name, sink.options.max_file)
+            .map_err(|source| LogError::Rotate { name: self.name.clone(), source })?;
+        sink.size = 0;
+        Ok(())
+    }
+
+    /// Writes the batch out.
+    fn flush(&mut self) -> Result<(), LogError> {
+        let Some(sink) = &mut self.sink else { return Ok(()) };
+        let outcome = sink.write_all(&self.batch);
+        self.batch.clear();
+        outcome.map_err(|source| LogError::Write { name: self.name.clone(), source })
+    }
+}
+
+impl Sink {
+    fn open(dir: BorrowedFd<'_>, name: &str, options: JsonFile) -> Result<Self, LogError> {
+        let open_error = |source| LogError::Open { name: name.to_owned(), source };
+        let file = rotate::open_append(dir, name).map_err(open_error)?;
+        let dir = dir.try_clone_to_owned().map_err(open_error)?;
+        let size = fstat(&file)
+            .map_err(|source| LogError::Stat { name: name.to_owned(), source: source.into() })?
+            .st_size as u64;
+        let size = cut_torn_line(file.as_fd(), size)
+            .map_err(|source| LogError::Repair { name: name.to_owned(), source })?;
+        Ok(Self { dir, file, size, options })
+    }
+
+    /// Appends `records`; on failure takes back what was written of them, so that the file ends with a whole line.
+    fn write_all(&mut self, records: &[u8]) -> io::Result<()> {
+        let mut rest = records;
+        while !rest.is_empty() {
+            match write(&self.file, rest) {
+                Ok(0) => return self.take_back(io::ErrorKind::WriteZero.into()),
+                Ok(length) => rest = &rest[length..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return self.take_back(error.into()),
+            }
+        }
+        self.size += records.len() as u64;
+        Ok(())
+    }
+
+    fn take_back(&self, error: io::Error) -> io::Result<()> {
+        // If this fails too, the torn line stays and readers skip it.
+        let _ = ftruncate(&self.file, self.size);
+        Err(error)
+    }
+}
+
+/// Cuts off the bytes behind the last newline of `file`; returns the new size.
+fn cut_torn_line(file: BorrowedFd<'_>, size: u64) -> io::Result<u64> {
+    let mut block = [0_u8; 4096];
+    let mut end = size;
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let length = pread(file, &mut block[..(end - start) as usize], start)?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(newline) = block[..length].iter().rposition(|&byte| byte == b'\n') {
+            end = start + newline as u64 + 1;
+            break;
+        }
+        end = start;
+    }
+    if end < size {
+        ftruncate(file, end)?;
+    }
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    struct Log {
+        directory: tempfile::TempDir,
+        fd: OwnedFd,
+    }
+
+    impl Log {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let fd = fs::File::open(directory.path()).unwrap().into();
+            Self { directory, fd }
+        }
+
+        fn open(&self, config: &LogConfig) -> LogWriter {
+            LogWriter::open(self.fd.as_fd(), "log", config).unwrap()
+        }
+
+        /// The texts of the records in one file.
+        fn texts(&self, name: &str) -> Vec<String> {
+            let content = fs::read_to_string(self.directory.path().join(name)).unwrap();
+            assert!(content.is_empty() || content.ends_with('\n'));
+            content
+                .lines()
+                .map(|line| crate::json::StoredRecord::parse(line.as_bytes()).unwrap().0.log.into_owned())
+                .collect()
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix(seconds, 0).unwrap()
+    }
+
+    fn rotating(max_size: u64, max_file: u32) -> LogConfig {
+        let driver = LogDriver::JsonFile(JsonFile { max_size: Some(max_size), max_file });
+        LogConfig { driver, ..Default::default() }
+    }
+
+    #[test]
+    fn keeps_partial_lines_per_stream_until_they_end() {
+        let log = Log::new();
+        let mut writer = log.open(&LogConfig::default());
+        writer.write(Stream::Stdout, b"a\nb", at(1)).unwrap();
+        writer.write(Stream::Stderr, b"e", at(2)).unwrap();
+        writer.write(Stream::Stdout, b"c\n\nrest", at(3)).unwrap();
+        assert_eq!(log.texts("log"), ["a\n", "bc\n", "\n"]);
+        writer.close(Stream::Stdout, at(4)).unwrap();
+        writer.close(Stream::Stderr, at(4)).unwrap();
+        writer.close(Stream::Stderr, at(4)).unwrap();
+        assert_eq!(log.texts("log"), ["a\n", "bc\n", "\n", "rest", "e"]);
+    }
+
+    #[test]
+    fn splits_long_lines_wherever_reads_fall() {
+        for (length, expected) in [
+            (MAX_LINE - 1, vec![MAX_LINE]),
+            (MAX_LINE, vec![MAX_LINE, 1]),
+            (MAX_LINE + 1, vec![MAX_LINE, 2]),
+            (3 * MAX_LINE + 5, vec![MAX_LINE, MAX_LINE, MAX_LINE, 6]),
+        ] {
+            let mut line = vec![b'x'; length];
+            line.push(b'\n');
+            for piece in [1000, MAX_LINE, 1 << 20] {
+                let log = Log::new();
+                let mut writer = log.open(&LogConfig::default());
+                for (index, part) in line.chunks(piece).enumerate() {
+                    writer.write(Stream::Stdout, part, at(index as i64)).unwrap();
+                }
+                let lengths: Vec<_> = log.texts("log").iter().map(String::len).collect();
+                assert_eq!(lengths, expected, "{length} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_a_line_carry_its_first_time() {
+        let log = Log::new();
+        let mut writer = log.open(&LogConfig::default());
+        writer.write(Stream::Stdout, &[b'x'; MAX_LINE], at(1)).unwrap();
+        writer.write(Stream::Stdout, b"end\nnext\n", at(2)).unwrap();
+        let content = fs::read_to_string(log.directory.path().join("log")).unwrap();
+        let times: Vec<_> = content.lines().map(|line| &line[line.len() - 4..line.len() - 2]).collect();
+        assert_eq!(times, ["1Z", "1Z", "2Z"]);
+    }
+
+    #[test]
+    fn cuts_a_torn_line_and_appends() {
+        for (before, after) in [
+            ("", vec!["new\n"]),
+            ("{\"log\":\"torn", vec!["new\n"]),
+            (r#"{"log":"old\n","stream":"stdout","time":"2023-11-14T22:13:20Z"}"#, vec!["new\n"]),
+            (
+                concat!(
+                    r#"{"log":"old\n","stream":"stdout","time":"2023-11-14T22:13:20Z"}"#,
+                    "\n{\"log\":\"to"
+                ),
+                vec!["old\n", "new\n"],
+            ),
+        ] {
+            let log = Log::new();
+            fs::write(log.directory.path().join("log"), before).unwrap();
+            log.open(&LogConfig::default()).write(Stream::Stdout, b"new\n", at(1)).unwrap();
+            assert_eq!(log.texts("log"), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn cuts_a_torn_line_longer_than_a_block() {
+        let log = Log::new();
+        let path = log.directory.path().join("log");
+        let mut writer = log.open(&LogConfig::default());
+        writer.write(Stream::Stdout, b"whole\n", at(1)).unwrap();
+        let mut content = fs::read(&path).unwrap();
+        content.extend([b'y'; 10_000]);
+        fs::write(&path, content).unwrap();
+        log.open(&LogConfig::default());
+        assert_eq!(log.texts("log"), ["whole\n"]);
+    }
+
+    #[test]
+    fn rotates_and_drops_the_oldest() {
+        let log = Log::new();
+        let mut writer = log.open(&rotating(60, 3));
+        for line in ["1\n", "2\n", "3\n", "4\n5\n"] {
+            writer.write(Stream::Stdout, line.as_bytes(), at(1)).unwrap();
+        }
+        assert_eq!(
+            (log.texts("log"), log.texts("log.1"), log.texts("log.2")),
+            (vec!["5\n".into()], vec!["4\n".into()], vec!["3\n".into()])
+        );
+        assert_eq!(fs::read_dir(log.directory.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_single_file_starts_afresh() {
+        let log = Log::new();
+        let mut writer = log.open(&rotating(60, 1));
+        writer.write(Stream::Stdout, b"1\n2\n", at(1)).unwrap();
+        assert_eq!(log.texts("log"), ["2\n"]);
+        assert_eq!(fs::read_dir(log.directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn without_a_driver_nothing_is_written() {
+        let log = Log::new();
+        let mut writer = log.open(&LogConfig { driver: LogDriver::None, ..Default::default() });
+        writer.write(Stream::Stdout, b"x\ny", at(1)).unwrap();
+        writer.close(Stream::Stdout, at(1)).unwrap();
+        assert_eq!(fs::read_dir(log.directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_full_disk_leaves_whole_records_only() {
+        let log = Log::new();
+        let mut writer = log.open(&LogConfig::default());
+        // `/dev/full` answers ENOSPC to every write.
+        writer.sink.as_mut().unwrap().file =
+            fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into();
+        let error = writer.write(Stream::Stdout, b"lost\n", at(1)).unwrap_err();
+        assert_eq!(error.to_string(), "cannot append to the log file `log`");
+        assert!(writer.batch.is_empty());
+    }
+}

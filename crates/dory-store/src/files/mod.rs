@@ -1,0 +1,26 @@
+//! Files of containers: packed into archives, taken from archives, and compared with the image's.
+//!
+//! ```text
+//! Tree           a container's files as it sees them: its root directory, mounts included    stat, pack, unpack
+//! LayeredFiles   its writable layer over the image's layers, read without any mount          changes, export
+//! ```
+//!
+//! A container is hostile and may change its files while they are read. Every path is resolved by the kernel beneath the
+//! root descriptor (openat2(2), `RESOLVE_IN_ROOT`), every file is opened once as a mere reference, looked at, and only
+//! then opened for reading through that very reference: whatever is swapped in between, nothing outside of the root is
+//! reached, no device is opened and no fifo waited for (CVE-2018-15664).
+
+mod error;
+mod header;
+mod ids;
+mod layered;
+mod pack;
+mod place;
+mod tree;
+mod unpack;
+
+pub use error::FileError;
+pub use ids::{IdMap, IdRange};
+pub use layered::{Change, ChangeKind, LayeredFiles};
+pub use tree::{PathStat, Tree};
+pub use unpack::UnpackOptions;
