@@ -1,6 +1,7 @@
 //! Everything around the product: tests, machines, images, benchmarks.
 
 mod debian;
+mod fuzz;
 mod images;
 mod paths;
 mod process;
@@ -35,6 +36,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Feed what reads foreign bytes with invented ones, one target after another.
+    Fuzz(fuzz::Arguments),
     /// Measure the release binary beside dockerd.
     #[command(subcommand)]
     Bench(Bench),
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
         }
         Verb::Blackbox { arguments } => test::blackbox(&setup::tools()?, &test::release()?, &arguments),
         Verb::Bench(Bench::Run { arguments }) => test::bench(&arguments),
+        Verb::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::process::{output, run};
-use crate::{images, paths, setup, vm};
+use crate::{fuzz, images, paths, setup, vm};
 
 /// Runs every check, the quick ones first.
 ///
@@ -17,6 +17,7 @@ pub fn all(with_vm: bool) -> Result<()> {
     lints()?;
     dependencies(&tools)?;
     run(cargo().args(["test", "--quiet", "--workspace"]))?;
+    fuzz::seeds()?;
     let dory = release()?;
     blackbox(&tools, &dory, &[])?;
     if with_vm {
@@ -124,7 +125,8 @@ fn isolated(program: &Path) -> Command {
     command
 }
 
-fn cargo() -> Command {
+/// Cargo, in the repository.
+pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::repository());
     command

@@ -19,6 +19,8 @@ mod connection_tests;
 mod detach;
 mod dispatch;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hijack;
 mod json;
 mod query;

@@ -23,6 +23,8 @@ mod error;
 mod events;
 mod exec;
 mod filters;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod ids;
 mod image;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use regex_lite::Regex;
+
 use crate::config::LogConfigError;
 
 /// What the options `labels`, `env` and `tag` may speak of.
@@ -27,17 +29,12 @@ pub(crate) fn collect(
     subject: &LogSubject<'_>,
 ) -> Result<BTreeMap<String, String>, LogConfigError> {
     let mut attributes = BTreeMap::new();
-    let names = |option: &str| options.get(option).map(String::as_str).unwrap_or_default().split(',');
-    for name in names("labels") {
-        if let Some(value) = subject.labels.and_then(|labels| labels.get(name)) {
-            attributes.insert(name.to_owned(), value.clone());
-        }
-    }
-    let variables: BTreeMap<_, _> = subject.env.iter().filter_map(|entry| entry.split_once('=')).collect();
-    for name in names("env") {
-        if let Some(value) = variables.get(name) {
-            attributes.insert(name.to_owned(), (*value).to_owned());
-        }
+    let labels = subject.labels.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+    let variables = subject.env.iter().filter_map(|entry| entry.split_once('='));
+    for (name, value) in
+        Choice::of(options, "labels")?.chosen(labels).chain(Choice::of(options, "env")?.chosen(variables))
+    {
+        attributes.insert(name.to_owned(), value.to_owned());
     }
     if let Some(template) = options.get("tag") {
         let tag = expand_tag(template, subject).ok_or_else(|| LogConfigError::Tag(template.clone()))?;
@@ -46,6 +43,35 @@ pub(crate) fn collect(
         }
     }
     Ok(attributes)
+}
+
+/// What the options `labels` and `labels-regex`, or `env` and `env-regex`, choose by name.
+struct Choice<'a> {
+    names: Vec<&'a str>,
+    pattern: Option<Regex>,
+}
+
+impl<'a> Choice<'a> {
+    fn of(options: &'a BTreeMap<String, String>, option: &str) -> Result<Self, LogConfigError> {
+        let names = options.get(option).map_or_else(Vec::new, |names| names.split(',').collect());
+        let pattern = options.get(&format!("{option}-regex")).filter(|pattern| !pattern.is_empty());
+        let pattern = pattern.map(|pattern| {
+            Regex::new(pattern).map_err(|error| LogConfigError::Pattern {
+                pattern: pattern.clone(),
+                reason: error.to_string(),
+            })
+        });
+        Ok(Self { names, pattern: pattern.transpose()? })
+    }
+
+    fn chosen<'b>(
+        self,
+        all: impl Iterator<Item = (&'b str, &'b str)>,
+    ) -> impl Iterator<Item = (&'b str, &'b str)> {
+        all.filter(move |(name, _)| {
+            self.names.contains(name) || self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(name))
+        })
+    }
 }
 
 /// Replaces the fields of a tag template; `None` for anything but plain fields.
@@ -95,6 +121,19 @@ mod tests {
         let chosen = options(&[("labels", "app,none"), ("env", "FOO,BAR"), ("tag", "t-{{.Name}}/{{ .ID }}")]);
         let expected = options(&[("app", "web"), ("FOO", "a=b"), ("tag", "t-web/0123456789ab")]);
         assert_eq!(collect(&chosen, &subject).unwrap(), expected);
+    }
+
+    #[test]
+    fn chooses_by_pattern() {
+        let labels = options(&[("app", "web"), ("com.example.a", "1"), ("other", "x")]);
+        let env = ["PATH=/bin".to_owned(), "FOO_A=1".to_owned(), "FOO_B=2".to_owned()];
+        let subject = LogSubject { labels: Some(&labels), env: &env, ..Default::default() };
+        let chosen =
+            options(&[("labels", "app"), ("labels-regex", r"^com\.example\."), ("env-regex", "^FOO_")]);
+        let expected = options(&[("app", "web"), ("com.example.a", "1"), ("FOO_A", "1"), ("FOO_B", "2")]);
+        assert_eq!(collect(&chosen, &subject).unwrap(), expected);
+        let error = collect(&options(&[("env-regex", "(")]), &subject).unwrap_err();
+        assert!(error.to_string().contains("error parsing regexp: "), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::attributes::{self, LogSubject};
+use crate::options;
 
 /// How a container's output is kept; the shim gets it as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,29 +22,59 @@ pub struct LogConfig {
 #[serde(rename_all = "kebab-case")]
 pub enum LogDriver {
     /// dockerd's default: a chain of files with one JSON record per line.
-    JsonFile(JsonFile),
+    JsonFile(FileOptions),
+    /// A chain of files with records in a compact form of our own, rotated and compressed unless told otherwise.
+    Local(FileOptions),
     /// Nothing is kept; attached clients still see the output.
     None,
 }
 
-/// Options of the `json-file` driver.
+impl LogDriver {
+    /// The form of its records and the options of its files; `None` where nothing is kept.
+    pub fn files(&self) -> Option<(LogFormat, FileOptions)> {
+        match self {
+            Self::JsonFile(options) => Some((LogFormat::Json, *options)),
+            Self::Local(options) => Some((LogFormat::Local, *options)),
+            Self::None => None,
+        }
+    }
+}
+
+/// How records lie in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// dockerd's: a line of JSON each.
+    Json,
+    /// Our own: see the crate's `local` module.
+    Local,
+}
+
+/// Options of a chain of files; the default is that of `json-file`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JsonFile {
+pub struct FileOptions {
     /// Bytes after which a file is rotated; `None` lets it grow.
     pub max_size: Option<u64>,
     /// Files that are kept, the one being written included; at least 1.
     pub max_file: u32,
+    /// Rotated files are compressed (gzip).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compress: bool,
 }
 
-impl Default for JsonFile {
+impl FileOptions {
+    /// dockerd's defaults of the `local` driver: five files of 20 MiB, the rotated ones compressed.
+    pub const LOCAL: Self = Self { max_size: Some(20 << 20), max_file: 5, compress: true };
+}
+
+impl Default for FileOptions {
     fn default() -> Self {
-        Self { max_size: None, max_file: 1 }
+        Self { max_size: None, max_file: 1, compress: false }
     }
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { driver: LogDriver::JsonFile(JsonFile::default()), attributes: BTreeMap::new() }
+        Self { driver: LogDriver::JsonFile(FileOptions::default()), attributes: BTreeMap::new() }
     }
 }
 
@@ -54,25 +85,23 @@ pub enum LogConfigError {
     #[error("logger: no log driver named '{0}' is registered")]
     UnknownDriver(String),
     /// A driver that dockerd has and we do not.
-    #[error("logger: log driver '{0}' is not supported: use 'json-file' or 'none'")]
+    #[error("logger: log driver '{0}' is not supported: use 'json-file', 'local' or 'none'")]
     UnsupportedDriver(String),
     /// No such option.
-    #[error("unknown log opt '{option}' for {driver} log driver")]
-    UnknownOption {
-        /// The option's name.
-        option: String,
-        /// The driver's name.
-        driver: &'static str,
-    },
-    /// An option that dockerd has and we do not.
-    #[error("log opt '{0}' is not supported")]
-    UnsupportedOption(String),
+    #[error("unknown log opt '{0}' for json-file log driver")]
+    UnknownJsonFileOption(String),
+    /// No such option, in the words of that driver.
+    #[error("unknown log opt '{0}' for log driver local")]
+    UnknownLocalOption(String),
     /// `mode` is neither `blocking` nor `non-blocking`.
     #[error("logger: logging mode not supported: {0}")]
     Mode(String),
     /// `max-buffer-size` without `mode=non-blocking`.
     #[error("logger: max-buffer-size option is only supported with 'mode=non-blocking'")]
     BufferSize,
+    /// `max-buffer-size` is not a size.
+    #[error("error parsing option max-buffer-size: invalid size: '{0}'")]
+    BufferSizeText(String),
     /// `max-size` is not a size.
     #[error("failed to initialize logging driver: invalid size: '{0}'")]
     Size(String),
@@ -88,14 +117,44 @@ pub enum LogConfigError {
     /// `compress` is not a boolean.
     #[error("failed to initialize logging driver: strconv.ParseBool: parsing \"{0}\": invalid syntax")]
     Compress(String),
+    /// `json-file` is to compress files that it does not rotate.
+    #[error(
+        "failed to initialize logging driver: compress cannot be true when max-file is less than 2 or max-size is not set"
+    )]
+    NothingToCompress,
+    /// As [`Self::Size`], in the words of `local`.
+    #[error("failed to initialize logging driver: invalid value for max-size: {0}: invalid size: '{0}'")]
+    LocalSize(String),
+    /// As [`Self::FileCount`], in the words of `local`.
+    #[error(
+        "failed to initialize logging driver: invalid value for max-file: {0}: strconv.Atoi: parsing \"{0}\": invalid syntax"
+    )]
+    LocalFileCount(String),
+    /// As [`Self::Compress`], in the words of `local`.
+    #[error(
+        "failed to initialize logging driver: error reading compress log option: strconv.ParseBool: parsing \"{0}\": \
+         invalid syntax"
+    )]
+    LocalCompress(String),
+    /// `local` is to compress its only file.
+    #[error("failed to initialize logging driver: compression cannot be enabled when max file count is 1")]
+    OnlyFileCompressed,
+    /// `labels-regex` or `env-regex` is no regular expression.
+    #[error("failed to initialize logging driver: error parsing regexp: {reason}: `{pattern}`")]
+    Pattern {
+        /// What was given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// `tag` uses a field that does not exist.
     #[error("failed to initialize logging driver: cannot evaluate the tag template `{0}`")]
     Tag(String),
 }
 
 /// Drivers that dockerd registers and we refuse by name.
-const FOREIGN_DRIVERS: [&str; 9] =
-    ["local", "syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs", "etwlogs"];
+const FOREIGN_DRIVERS: [&str; 8] =
+    ["syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs", "etwlogs"];
 
 impl LogConfig {
     /// The configuration that the API's `LogConfig {Type, Config}` asks for; an empty `kind` is the default driver.
@@ -112,81 +171,18 @@ impl LogConfig {
     ) -> Result<Self, LogConfigError> {
         match kind {
             "" | "json-file" => Ok(Self {
-                driver: LogDriver::JsonFile(parse_json_file(options)?),
+                driver: LogDriver::JsonFile(options::json_file(options)?),
                 attributes: attributes::collect(options, subject)?,
             }),
+            "local" => {
+                Ok(Self { driver: LogDriver::Local(options::local(options)?), attributes: BTreeMap::new() })
+            }
             "none" => Ok(Self { driver: LogDriver::None, attributes: BTreeMap::new() }),
             other if FOREIGN_DRIVERS.contains(&other) => {
                 Err(LogConfigError::UnsupportedDriver(other.to_owned()))
             }
             other => Err(LogConfigError::UnknownDriver(other.to_owned())),
         }
-    }
-}
-
-fn parse_json_file(options: &BTreeMap<String, String>) -> Result<JsonFile, LogConfigError> {
-    check_mode(options)?;
-    let mut parsed = JsonFile::default();
-    for (option, value) in options {
-        match option.as_str() {
-            // The shim never blocks a container on its log, and holds no queue that could overflow: both modes are one.
-            "mode" | "max-buffer-size" | "labels" | "env" | "tag" => {}
-            "max-size" => parsed.max_size = Some(parse_size(value)?),
-            "max-file" => parsed.max_file = parse_file_count(value)?,
-            "compress" if parse_bool(value)? => {
-                return Err(LogConfigError::UnsupportedOption(option.clone()));
-            }
-            "compress" => {}
-            "labels-regex" | "env-regex" => return Err(LogConfigError::UnsupportedOption(option.clone())),
-            _ => return Err(LogConfigError::UnknownOption { option: option.clone(), driver: "json-file" }),
-        }
-    }
-    Ok(parsed)
-}
-
-fn check_mode(options: &BTreeMap<String, String>) -> Result<(), LogConfigError> {
-    let mode = options.get("mode").map_or("", String::as_str);
-    if !matches!(mode, "" | "blocking" | "non-blocking") {
-        return Err(LogConfigError::Mode(mode.to_owned()));
-    }
-    if options.contains_key("max-buffer-size") && mode != "non-blocking" {
-        return Err(LogConfigError::BufferSize);
-    }
-    Ok(())
-}
-
-/// Go-units `FromHumanSize`: `10`, `10k`, `1.5 MB`, `10MiB`; every unit is a power of 1000.
-fn parse_size(text: &str) -> Result<u64, LogConfigError> {
-    let invalid = || LogConfigError::Size(text.to_owned());
-    let lower = text.to_ascii_lowercase();
-    let trimmed = lower.strip_suffix('b').unwrap_or(&lower);
-    let trimmed = trimmed.strip_suffix('i').unwrap_or(trimmed);
-    let (digits, unit) = match trimmed.char_indices().next_back() {
-        Some((index, letter)) if letter.is_ascii_alphabetic() => (&trimmed[..index], letter),
-        _ => (trimmed, '1'),
-    };
-    let power = "1kmgtp".find(unit).ok_or_else(invalid)?;
-    let digits = digits.strip_suffix(' ').unwrap_or(digits);
-    if !digits.starts_with(|first: char| first.is_ascii_digit())
-        || !digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-    {
-        return Err(invalid());
-    }
-    let size = digits.parse::<f64>().map_err(|_| invalid())? * 1000_f64.powi(power as i32);
-    if size < 1.0 { Err(LogConfigError::ZeroSize) } else { Ok(size as u64) }
-}
-
-fn parse_file_count(text: &str) -> Result<u32, LogConfigError> {
-    let count: i64 = text.parse().map_err(|_| LogConfigError::FileCount(text.to_owned()))?;
-    u32::try_from(count).ok().filter(|&count| count > 0).ok_or(LogConfigError::NoFile)
-}
-
-/// Go's `strconv.ParseBool`.
-fn parse_bool(text: &str) -> Result<bool, LogConfigError> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(LogConfigError::Compress(text.to_owned())),
     }
 }
 
@@ -205,12 +201,19 @@ mod tests {
             let config = parse("json-file", &[("max-size", text), ("max-file", "3")]).unwrap();
             assert_eq!(
                 config.driver,
-                LogDriver::JsonFile(JsonFile { max_size: Some(size), max_file: 3 }),
+                LogDriver::JsonFile(FileOptions { max_size: Some(size), max_file: 3, compress: false }),
                 "{text}"
             );
         }
         assert_eq!(parse("", &[]).unwrap(), LogConfig::default());
         assert_eq!(parse("none", &[("x", "y")]).unwrap().driver, LogDriver::None);
+        assert_eq!(parse("local", &[]).unwrap().driver, LogDriver::Local(FileOptions::LOCAL));
+        let plain = [("max-file", "1"), ("compress", "false"), ("max-size", "5k")];
+        let options = FileOptions { max_size: Some(5000), ..FileOptions::default() };
+        assert_eq!(parse("local", &plain).unwrap().driver, LogDriver::Local(options));
+        let compressed = [("max-file", "2"), ("compress", "1"), ("max-size", "5k")];
+        let options = FileOptions { max_size: Some(5000), max_file: 2, compress: true };
+        assert_eq!(parse("json-file", &compressed).unwrap().driver, LogDriver::JsonFile(options));
     }
 
     /// The texts of dockerd 20.10 and 28.
@@ -240,8 +243,28 @@ mod tests {
                 Some(("max-buffer-size", "3")),
                 "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
             ),
-            ("local", None, "logger: log driver 'local' is not supported: use 'json-file' or 'none'"),
-            ("", Some(("compress", "true")), "log opt 'compress' is not supported"),
+            (
+                "syslog",
+                None,
+                "logger: log driver 'syslog' is not supported: use 'json-file', 'local' or 'none'",
+            ),
+            (
+                "",
+                Some(("compress", "true")),
+                "failed to initialize logging driver: compress cannot be true when max-file is less than 2 or \
+                 max-size is not set",
+            ),
+            (
+                "local",
+                Some(("max-file", "1")),
+                "failed to initialize logging driver: compression cannot be enabled when max file count is 1",
+            ),
+            ("local", Some(("labels", "a")), "unknown log opt 'labels' for log driver local"),
+            (
+                "local",
+                Some(("max-size", "x")),
+                "failed to initialize logging driver: invalid value for max-size: x: invalid size: 'x'",
+            ),
         ] {
             assert_eq!(parse(kind, option.as_slice()).unwrap_err(), message);
         }

@@ -3,17 +3,18 @@
 //! A container's log is a chain of files in its own directory, newest first:
 //!
 //! ```text
-//! <id>-json.log      being written; one JSON record per line, dockerd's `json-file` format
-//! <id>-json.log.1    the previous one, complete
-//! <id>-json.log.2    ...
+//! container.log         being written: one JSON record per line, dockerd's `json-file` format, or our own of `local`
+//! container.log.1       the previous one, complete, and about to be compressed where that was asked for
+//! container.log.2.gz    the one before, compressed
 //! ```
 //!
 //! Invariants:
 //!
 //! - one writer per chain (the shim), any number of readers (the engine), no lock between them;
-//! - the writer appends whole lines, and truncates only a torn last line, before its first append;
+//! - the writer appends whole records, and truncates only a torn last record, before its first append;
 //! - a rotated file never changes again, and files only move upwards in the chain (`.1` to `.2`), so that a reader
 //!   that holds a file open finds its successor one step below it;
+//! - a compressed file carries the identity of the file that it was made of, and is there before that one goes;
 //! - nothing is ever fsynced: a log line is not worth a millisecond of the container's time.
 //!
 //! The crate is synchronous and knows no tokio: the shim is single-threaded, and the engine waits on
@@ -23,7 +24,11 @@ mod attributes;
 mod config;
 mod error;
 mod frame;
+mod frames;
+mod identity;
 mod json;
+mod local;
+mod options;
 mod reader;
 mod rotate;
 mod timestamp;
@@ -31,7 +36,7 @@ mod watch;
 mod writer;
 
 pub use attributes::LogSubject;
-pub use config::{JsonFile, LogConfig, LogConfigError, LogDriver};
+pub use config::{FileOptions, LogConfig, LogConfigError, LogDriver, LogFormat};
 pub use error::LogError;
 pub use frame::{FrameDecoder, FrameError, HEADER_LENGTH, Stream, header};
 pub use json::MAX_LINE;

@@ -31,7 +31,10 @@ mod survey;
 
 pub use address::{AddressError, Ipv4Subnet, MacAddress};
 pub use bridge::{BridgeConfig, BridgeError, BridgeNetwork, NetworkFact};
-pub use dns::{DnsForwarder, ForwarderError};
+pub use dns::{
+    DnsClient, DnsDirectory, DnsForwarder, DnsMember, DnsNetwork, DnsOrigin, DnsServer, DnsServerError,
+    DnsUpstream, ForwarderError, RESOLVER,
+};
 pub use endpoint::{Endpoint, EndpointConfig, EndpointError, configure_loopback};
 pub use hosts::{ExtraHost, ExtraHostError, HostTarget, Hosts};
 pub use ipam::{Ipam, IpamError};

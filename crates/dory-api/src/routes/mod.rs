@@ -1,7 +1,7 @@
 //! Every path of the API and what answers it: one file per resource.
 
 mod body;
-mod container;
+pub(crate) mod container;
 mod events;
 mod exec;
 mod image;

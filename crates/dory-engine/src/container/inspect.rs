@@ -79,7 +79,8 @@ impl Inner {
             dory_log::LogDriver::JsonFile(_) => {
                 container.directory.join(LOG_NAME).to_string_lossy().into_owned()
             }
-            dory_log::LogDriver::None => String::new(),
+            // As dockerd: the form of its files is nobody else's business.
+            dory_log::LogDriver::Local(_) | dory_log::LogDriver::None => String::new(),
         };
         let execs = self.unfinished_execs(container);
         ContainerDetails {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dory_log::{LogDriver, LogReader, LogWatch, ReadOptions, ReadOutcome, Record, Tail, header};
+use dory_log::{LogFormat, LogReader, LogWatch, ReadOptions, ReadOutcome, Record, Tail, header};
 use dory_runtime::protocol::LOG_NAME;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -35,13 +35,13 @@ impl Engine {
             return Err(EngineError::invalid("You must choose at least one stream"));
         }
         let record = container.record();
-        if record.log.driver == LogDriver::None {
+        let Some((format, _)) = record.log.driver.files() else {
             return Err(EngineError::invalid("configured logging driver does not support reading"));
-        }
+        };
         let tty = record.config.tty;
         let (sender, receiver) = mpsc::channel(CHUNKS);
         self.inner.runtime().spawn_blocking(move || {
-            let mut reading = Reading { container, options, tty, sender, chunk: BytesMut::new() };
+            let mut reading = Reading { container, format, options, tty, sender, chunk: BytesMut::new() };
             if let Err(error) = reading.run() {
                 // A client that went away hears nothing of it.
                 let _ = reading.sender.blocking_send(Err(error));
@@ -53,6 +53,7 @@ impl Engine {
 
 struct Reading {
     container: Arc<Container>,
+    format: LogFormat,
     options: LogOptions,
     tty: bool,
     sender: mpsc::Sender<Result<Bytes>>,
@@ -68,7 +69,8 @@ impl Reading {
             true => LogWatch::new(directory.as_fd()).ok(),
             false => None,
         };
-        let mut reader = LogReader::open(directory.as_fd(), LOG_NAME, self.read_options()).map_err(failed)?;
+        let mut reader =
+            LogReader::open(directory.as_fd(), LOG_NAME, self.format, self.read_options()).map_err(failed)?;
         loop {
             // Looked at before the reading: what was written before the end is read after it.
             let ended = !self.container.record().state.running || self.container.live().removed;

@@ -35,6 +35,8 @@ pub(crate) use object::Container;
 pub(crate) use record::Record;
 pub(crate) use registry::Registry;
 pub(crate) use remove::prune_until;
+#[cfg(feature = "fuzzing")]
+pub(crate) use validate::check;
 pub(crate) use validate::platform as validate_platform;
 
 pub use archive::{ArchiveStream, WriteArchiveOptions};

@@ -36,6 +36,12 @@ pub(crate) fn validate(
     host: &mut HostConfig,
     engine: &Inner,
 ) -> Result<Vec<String>> {
+    check(config, host)?;
+    resources(host, engine)
+}
+
+/// Checks what depends on the request alone.
+pub(crate) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     let modes = Modes::parse(host)?;
     validate_config(config)?;
     restart_policy(&host.restart_policy, host.auto_remove)?;
@@ -61,8 +67,7 @@ pub(crate) fn validate(
         }
     }
     sysctls(host, &modes)?;
-    conflicts(config, host, &modes)?;
-    resources(host, engine)
+    conflicts(config, host, &modes)
 }
 
 fn validate_config(config: &ContainerConfig) -> Result<()> {

@@ -5,19 +5,38 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::{JsonFile, LogConfig, LogDriver};
+use crate::config::{FileOptions, LogConfig, LogDriver};
+use crate::frames::{BLOCK, LONGEST_LINE};
 use crate::writer::LogWriter;
 
 struct Log {
     directory: tempfile::TempDir,
     fd: OwnedFd,
+    format: LogFormat,
+    compress: bool,
 }
 
 impl Log {
     fn new() -> Self {
+        Self::of(LogFormat::Json, false)
+    }
+
+    fn of(format: LogFormat, compress: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let fd = fs::File::open(directory.path()).unwrap().into();
-        Self { directory, fd }
+        Self { directory, fd, format, compress }
+    }
+
+    /// A log of each form, with and without compression.
+    fn all() -> impl Iterator<Item = Self> {
+        [LogFormat::Json, LogFormat::Local]
+            .into_iter()
+            .flat_map(|format| [false, true].map(|compress| Self::of(format, compress)))
+    }
+
+    fn compressed_files(&self) -> usize {
+        let names = fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().ends_with(".gz")).count()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -25,13 +44,17 @@ impl Log {
     }
 
     fn writer(&self, max_size: Option<u64>, max_file: u32) -> LogWriter {
-        let config =
-            LogConfig { driver: LogDriver::JsonFile(JsonFile { max_size, max_file }), ..Default::default() };
+        let options = FileOptions { max_size, max_file, compress: self.compress };
+        let driver = match self.format {
+            LogFormat::Json => LogDriver::JsonFile(options),
+            LogFormat::Local => LogDriver::Local(options),
+        };
+        let config = LogConfig { driver, ..Default::default() };
         LogWriter::open(self.fd.as_fd(), "log", &config).unwrap()
     }
 
     fn reader(&self, options: ReadOptions) -> LogReader {
-        LogReader::open(self.fd.as_fd(), "log", options).unwrap()
+        LogReader::open(self.fd.as_fd(), "log", self.format, options).unwrap()
     }
 }
 
@@ -89,16 +112,18 @@ fn chooses_by_stream_and_time() {
 
 #[test]
 fn tails_any_number_of_lines_over_rotated_files() {
-    let log = Log::new();
-    let mut writer = log.writer(Some(3_000), 100);
-    for number in 0..500 {
-        writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), at(number)).unwrap();
-    }
-    assert!(fs::read_dir(log.directory.path()).unwrap().count() > 5);
-    for count in [0, 1, 2, 43, 44, 45, 250, 499, 500, 501, u64::MAX] {
-        let first = 500_u64.saturating_sub(count);
-        let expected: String = (first..500).map(|number| format!("{number}\n")).collect();
-        assert_eq!(drain(&mut log.reader(last(count))), expected, "tail {count}");
+    for log in Log::all() {
+        let mut writer = log.writer(Some(2_000), 100);
+        for number in 0..500 {
+            writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), at(number)).unwrap();
+        }
+        assert!(fs::read_dir(log.directory.path()).unwrap().count() > 5);
+        assert_eq!(log.compressed_files() > 3, log.compress);
+        for count in [0, 1, 2, 43, 44, 45, 250, 499, 500, 501, u64::MAX] {
+            let first = 500_u64.saturating_sub(count);
+            let expected: String = (first..500).map(|number| format!("{number}\n")).collect();
+            assert_eq!(drain(&mut log.reader(last(count))), expected, "tail {count} of {:?}", log.format);
+        }
     }
 }
 
@@ -155,19 +180,82 @@ fn a_truncated_log_is_read_from_its_start() {
 
 #[test]
 fn follows_through_several_rotations_at_once() {
-    let log = Log::new();
-    let mut writer = log.writer(Some(1), 50);
-    let mut reader = log.reader(ReadOptions::default());
-    let mut expected = 0;
-    for burst in [1, 2, 5, 0, 30] {
-        let mut lines = String::new();
-        for _ in 0..burst {
-            expected += 1;
-            lines.push_str(&format!("{expected}\n"));
-            writer.write(Stream::Stdout, format!("{expected}\n").as_bytes(), at(1)).unwrap();
+    for log in Log::all() {
+        let mut writer = log.writer(Some(1), 50);
+        let mut reader = log.reader(ReadOptions::default());
+        let mut expected = 0;
+        for burst in [1, 2, 5, 0, 30] {
+            let mut lines = String::new();
+            for _ in 0..burst {
+                expected += 1;
+                lines.push_str(&format!("{expected}\n"));
+                writer.write(Stream::Stdout, format!("{expected}\n").as_bytes(), at(1)).unwrap();
+            }
+            assert_eq!(drain(&mut reader), lines, "{:?}, compressed: {}", log.format, log.compress);
         }
-        assert_eq!(drain(&mut reader), lines);
     }
+}
+
+#[test]
+fn local_records_keep_every_byte() {
+    let log = Log::of(LogFormat::Local, false);
+    let binary: Vec<u8> = (0..=255_u8).chain(*b"\n").collect();
+    let mut writer = log.writer(None, 1);
+    writer.write(Stream::Stdout, &binary, at(1)).unwrap();
+    writer.write(Stream::Stderr, &[b'x'; 50_000], at(2)).unwrap();
+    writer.close(Stream::Stderr, at(3)).unwrap();
+    let mut reader = log.reader(ReadOptions::default());
+    let mut bytes = Vec::new();
+    let mut times = Vec::new();
+    while let ReadOutcome::Record(record) = reader.next().unwrap() {
+        bytes.extend_from_slice(record.bytes);
+        times.push((record.stream, record.time));
+    }
+    assert!(bytes == [binary, vec![b'x'; 50_000]].concat());
+    assert_eq!(times[..2], [(Stream::Stdout, at(1)), (Stream::Stdout, at(1))]);
+    assert_eq!(times.last(), Some(&(Stream::Stderr, at(2))));
+}
+
+#[test]
+fn a_torn_local_record_is_cut_off_and_damage_is_passed_over() {
+    let log = Log::of(LogFormat::Local, false);
+    for line in ["first\n", "second\n", "third\n"] {
+        log.writer(None, 1).write(Stream::Stdout, line.as_bytes(), at(1)).unwrap();
+    }
+    let whole = fs::read(log.path("log")).unwrap();
+    for cut in 1..10 {
+        fs::write(log.path("log"), &whole[..whole.len() - cut]).unwrap();
+        assert_eq!(drain(&mut log.reader(last(1))), "second\n", "{cut}");
+        log.writer(None, 1).write(Stream::Stdout, b"new\n", at(1)).unwrap();
+        assert_eq!(drain(&mut log.reader(ReadOptions::default())), "first\nsecond\nnew\n", "{cut}");
+    }
+    let mut damaged = whole.clone();
+    damaged[30..35].fill(0);
+    fs::write(log.path("log"), damaged).unwrap();
+    for (options, expected) in [(ReadOptions::default(), "first\nthird\n"), (last(2), "third\n")] {
+        assert_eq!(drain(&mut log.reader(options)), expected);
+    }
+}
+
+#[test]
+fn what_a_killed_writer_left_of_compressing_is_taken_up() {
+    let log = Log::of(LogFormat::Json, true);
+    let mut writer = log.writer(Some(1), 3);
+    let long = format!("{}\n", "2".repeat(10_000));
+    for line in ["1\n", long.as_str(), "3\n"] {
+        writer.write(Stream::Stdout, line.as_bytes(), at(1)).unwrap();
+    }
+    drop(writer);
+    assert_eq!(log.compressed_files(), 1, "the last rotated file is still plain");
+    fs::write(log.path("log.gz.new"), "torn").unwrap();
+    let mut writer = log.writer(Some(1), 3);
+    while writer.has_work() {
+        writer.work();
+    }
+    assert_eq!((log.compressed_files(), fs::read_dir(log.directory.path()).unwrap().count()), (2, 3));
+    assert_eq!(drain(&mut log.reader(ReadOptions::default())), format!("1\n{long}3\n"));
+    fs::write(log.path("log.2.gz"), "damage").unwrap();
+    assert_eq!(drain(&mut log.reader(ReadOptions::default())), format!("{long}3\n"));
 }
 
 #[test]
@@ -185,8 +273,11 @@ fn a_file_that_was_dropped_is_read_to_its_end() {
 /// A writer at full speed against followers: every follower sees every line once, in order.
 #[test]
 fn concurrent_followers_lose_and_repeat_nothing() {
+    Log::all().for_each(|log| follow_concurrently(&log));
+}
+
+fn follow_concurrently(log: &Log) {
     const LINES: u32 = 20_000;
-    let log = Log::new();
     // As many files as needed: a follower that lags behind must not lose what rotation drops.
     let mut writer = log.writer(Some(5_000), 1_000);
     std::thread::scope(|scope| {

@@ -4,14 +4,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use super::message::{failure, is_answer, is_question};
+
 /// How many questions wait for an answer at a time; more are dropped, as a full resolver would.
 const QUERIES_MAX: usize = 256;
 /// How long one resolver is given. The C library asks again after five seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How many times a question is sent in all, round the list of resolvers.
 const ATTEMPTS_MAX: usize = 4;
-/// Length of a message's header (RFC 1035, section 4.1.1).
-const HEADER: usize = 12;
 
 /// An answer, and to whom it goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Queries {
                 self.waiting.push(Query { client, question, socket, attempts, deadline: now + PATIENCE });
                 None
             }
-            None => refusal(question).map(|answer| Step { client, answer }),
+            None => failure(question).map(|answer| Step { client, answer }),
         }
     }
 
@@ -107,7 +107,7 @@ impl Queries {
                 }
                 None => {
                     let client = query.client;
-                    answers.extend(refusal(&query.question).map(|answer| Step { client, answer }));
+                    answers.extend(failure(&query.question).map(|answer| Step { client, answer }));
                 }
             }
         }
@@ -127,51 +127,6 @@ fn connect(upstream: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// True for a message whose header says that it asks.
-fn is_question(message: &[u8]) -> bool {
-    message.len() >= HEADER && message[2] & 0x80 == 0
-}
-
-/// True for a message that answers `question`: the same id, and marked as an answer.
-fn is_answer(question: &[u8], message: &[u8]) -> bool {
-    message.len() >= HEADER && message[..2] == question[..2] && message[2] & 0x80 != 0
-}
-
-/// The answer SERVFAIL to `question`: its header and its first section. None for a message that is cut off.
-fn refusal(question: &[u8]) -> Option<Vec<u8>> {
-    const SERVFAIL: u8 = 2;
-    const RECURSION_AVAILABLE: u8 = 0x80;
-    let mut answer = question.get(..questions_end(question)?)?.to_vec();
-    // An answer, with the operation and the wish for recursion of the question.
-    answer[2] = 0x80 | question[2] & 0x79;
-    answer[3] = RECURSION_AVAILABLE | SERVFAIL;
-    // No answers, authorities or additions.
-    answer[6..HEADER].fill(0);
-    Some(answer)
-}
-
-/// Where the section of questions ends.
-fn questions_end(message: &[u8]) -> Option<usize> {
-    let count = u16::from_be_bytes([*message.get(4)?, *message.get(5)?]);
-    let mut position = HEADER;
-    for _ in 0..count {
-        loop {
-            let label = usize::from(*message.get(position)?);
-            // A question has nothing before it that a pointer could refer to.
-            if label > 63 {
-                return None;
-            }
-            position += 1 + label;
-            if label == 0 {
-                break;
-            }
-        }
-        // Type and class.
-        position += 4;
-    }
-    (position <= message.len()).then_some(position)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_refusal_repeats_the_question() {
-        let answer = refusal(QUESTION).unwrap();
+        let answer = failure(QUESTION).unwrap();
         assert_eq!(answer.len(), 22);
         assert_eq!(answer[..12], [0xab, 0xcd, 0x81, 0x82, 0, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(answer[12..], QUESTION[12..22]);
@@ -194,25 +149,25 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_not_answered() {
         for length in 0..22 {
-            assert_eq!(refusal(&QUESTION[..length]), None, "{length}");
+            assert_eq!(failure(&QUESTION[..length]), None, "{length}");
         }
         let mut pointer = QUESTION.to_vec();
         pointer[12] = 0xc0;
-        assert_eq!(refusal(&pointer), None);
+        assert_eq!(failure(&pointer), None);
     }
 
     #[test]
     fn answers_and_short_messages_are_no_questions() {
         assert!(is_question(QUESTION));
         assert!(!is_question(&QUESTION[..11]));
-        assert!(!is_question(&refusal(QUESTION).unwrap()));
+        assert!(!is_question(&failure(QUESTION).unwrap()));
     }
 
     #[test]
     fn without_a_resolver_the_client_is_told() {
         let client = "172.17.0.2:4242".parse().unwrap();
         let step = Queries::new(Vec::new()).ask(client, QUESTION, Instant::now()).unwrap();
-        assert_eq!(step, Step { client, answer: refusal(QUESTION).unwrap() });
+        assert_eq!(step, Step { client, answer: failure(QUESTION).unwrap() });
     }
 
     #[test]

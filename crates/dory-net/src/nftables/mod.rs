@@ -3,6 +3,7 @@
 //! A [`Transaction`] is taken by the kernel as a whole or not at all, so that no packet ever meets half a change.
 
 mod expression;
+mod resolver;
 mod table;
 
 use dory_sys::netlink::NetlinkProtocol;
@@ -10,6 +11,7 @@ use dory_sys::netlink::NetlinkProtocol;
 use crate::netlink::{Attributes, Connection, Message, NetlinkError, flags};
 
 use expression::{Expressions, Register};
+pub(crate) use resolver::redirect_resolver;
 pub(crate) use table::{Firewall, PublishedPort};
 
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;

@@ -39,12 +39,12 @@ const ADDRESSES: &str = "addresses";
 
 const NF_INET_PRE_ROUTING: u32 = 0;
 const NF_INET_FORWARD: u32 = 2;
-const NF_INET_LOCAL_OUT: u32 = 3;
+pub(super) const NF_INET_LOCAL_OUT: u32 = 3;
 const NF_INET_POST_ROUTING: u32 = 4;
 /// `NF_IP_PRI_RAW`: before connection tracking.
 const PRIORITY_RAW: i32 = -300;
 /// `NF_IP_PRI_NAT_DST`.
-const PRIORITY_DESTINATION: i32 = -100;
+pub(super) const PRIORITY_DESTINATION: i32 = -100;
 /// `NF_IP_PRI_FILTER`.
 const PRIORITY_FILTER: i32 = 0;
 /// `NF_IP_PRI_NAT_SRC`.
@@ -267,6 +267,29 @@ fn add_sets(transaction: &mut Transaction, table: &str) {
     ] {
         transaction.add_set(table, &set);
     }
+}
+
+/// Creates the map `name` from an address, a protocol and a port to an address and a port.
+pub(super) fn add_address_map(transaction: &mut Transaction, table: &str, name: &str) {
+    let address = (TYPE_ADDRESS, 4);
+    let service = (TYPE_SERVICE, 4);
+    let key = concatenated(&[address, (TYPE_PROTOCOL, 4), service]);
+    let data = Some(concatenated(&[address, service]));
+    transaction.add_set(table, &Set { name, key, data, ranges: false, text: false });
+}
+
+/// An element of such a map.
+pub(super) fn address_element(
+    protocol: Protocol,
+    (address, port): (Ipv4Addr, u16),
+    (to_address, to_port): (Ipv4Addr, u16),
+) -> Element {
+    let mut key = address.octets().to_vec();
+    key.extend([protocol.number(), 0, 0, 0]);
+    key.extend(port_field(port));
+    let mut data = to_address.octets().to_vec();
+    data.extend(port_field(to_port));
+    Element::entry(key, data)
 }
 
 /// Fills the chains that rewrite addresses.

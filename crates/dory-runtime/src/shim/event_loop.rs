@@ -85,7 +85,9 @@ impl Shim {
     fn turn(&mut self) -> io::Result<()> {
         let timeout = self.timeout();
         let events = self.registry.wait(timeout.as_ref())?;
-        if events.is_empty() && self.finished {
+        if events.is_empty() && self.container.log.has_work() && !self.finished {
+            self.container.log.work();
+        } else if events.is_empty() && self.finished {
             // The rest of their backlog has waited long enough.
             self.clients.clear();
         }
@@ -103,7 +105,12 @@ impl Shim {
         let now = Instant::now();
         let nearest = self.processes.values().filter_map(|process| process.deadline).min();
         let wait = nearest.map(|deadline| deadline.saturating_duration_since(now));
-        let wait = if self.finished { Some(wait.unwrap_or(PATIENCE)) } else { wait };
+        let wait = match self.finished {
+            true => Some(wait.unwrap_or(PATIENCE)),
+            // Whoever has something to do in quiet moments only looks whether this is one.
+            false if self.container.log.has_work() => Some(Duration::ZERO),
+            false => wait,
+        };
         wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) })
     }
 

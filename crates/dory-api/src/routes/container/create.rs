@@ -19,15 +19,24 @@ pub(super) async fn create(
     query: Query,
     Json(body): Json<Value>,
 ) -> Result<(StatusCode, Json<CreatedContainer>), ApiError> {
-    let mut request = parse(body)?;
+    let mut request = read(body, version)?;
     request.name = query.text("name").map(str::to_owned);
     // Platforms exist since API 1.41.
     if version.at_least(41) {
         request.platform = query.get("platform").unwrap_or_default().to_owned();
     }
-    forget_newer_fields(&mut request.host_config, version);
     let created = engine.create_container(request).await?;
     Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// What the body asks for in the words of `version`.
+///
+/// # Errors
+/// 400 for what is no configuration.
+pub(crate) fn read(body: Value, version: ApiVersion) -> Result<CreateContainer, ApiError> {
+    let mut request = parse(body)?;
+    forget_newer_fields(&mut request.host_config, version);
+    Ok(request)
 }
 
 /// Takes the body apart: the container's configuration on top level, with `HostConfig` and `NetworkingConfig` in it.

@@ -2,7 +2,7 @@
 
 mod archive;
 mod attach;
-mod create;
+pub(crate) mod create;
 mod inspect;
 mod lifecycle;
 mod logs;

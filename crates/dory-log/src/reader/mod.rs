@@ -1,22 +1,23 @@
 //! The engine's side: records out of a chain of files, from any point, and on while it grows.
 
+mod file;
+mod tail;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{fstat, statat};
-use rustix::io::pread;
-
+use crate::config::LogFormat;
 use crate::error::LogError;
 use crate::frame::Stream;
+use crate::frames::RecordBuffer;
+use crate::identity::FileIdentity;
 use crate::json::StoredRecord;
-use crate::rotate::{chain_name, open_read};
+use crate::local;
 use crate::timestamp::Timestamp;
 
-/// Bytes per read.
-const BLOCK: usize = 64 * 1024;
-/// A line longer than this is damage (a record has 100 KiB at most, unless its attributes are huge): it is skipped.
-const LONGEST_LINE: usize = 8 * 1024 * 1024;
+use file::LogFile;
+
 /// Files of a chain that are looked for beyond a missing one: during a rotation one name at a time is missing.
 const MISSING_NAMES: u32 = 1;
 
@@ -85,17 +86,10 @@ pub struct LogReader {
     options: ReadOptions,
     /// Files still to be read, oldest first; the first one is being read.
     files: VecDeque<LogFile>,
-    lines: LineBuffer,
+    format: LogFormat,
+    records: RecordBuffer,
     current: CurrentRecord,
     ended: bool,
-}
-
-/// One open file of the chain, and how far it has been read.
-#[derive(Debug)]
-struct LogFile {
-    file: OwnedFd,
-    inode: u64,
-    offset: u64,
 }
 
 #[derive(Debug)]
@@ -115,11 +109,17 @@ enum Step {
 }
 
 impl LogReader {
-    /// Opens the log `name` in `dir` at the place that `options` choose. A log that does not exist yet is empty.
+    /// Opens the log `name` in `dir`, with records of the form `format`, at the place that `options` choose. A log that
+    /// does not exist yet is empty.
     ///
     /// # Errors
     /// [`LogError::Open`], [`LogError::Stat`] or [`LogError::Read`].
-    pub fn open(dir: BorrowedFd<'_>, name: &str, options: ReadOptions) -> Result<Self, LogError> {
+    pub fn open(
+        dir: BorrowedFd<'_>,
+        name: &str,
+        format: LogFormat,
+        options: ReadOptions,
+    ) -> Result<Self, LogError> {
         let open_error = |source| LogError::Open { name: name.to_owned(), source };
         let files = open_chain(dir, name).map_err(open_error)?;
         let epoch = Timestamp::default();
@@ -128,7 +128,8 @@ impl LogReader {
             name: name.to_owned(),
             options,
             files,
-            lines: LineBuffer::default(),
+            format,
+            records: RecordBuffer::new(format),
             current: CurrentRecord {
                 stream: Stream::Stdout,
                 time: epoch,
@@ -173,31 +174,30 @@ impl LogReader {
         if self.ended {
             return Ok(Step::End);
         }
-        if let Some(line) = self.lines.next_line() {
-            // A line that is no record was torn by a full disk or a power cut.
-            let Some((record, time)) = StoredRecord::parse(line) else { return Ok(Step::Skipped) };
-            if self.options.since.is_some_and(|since| time < since) {
-                return Ok(Step::Skipped);
-            }
-            if self.options.until.is_some_and(|until| time > until) {
-                self.ended = true;
-                return Ok(Step::End);
-            }
-            let wanted = match record.stream {
-                Stream::Stdin | Stream::Stdout => self.options.stdout,
-                Stream::Stderr => self.options.stderr,
-            };
-            if !wanted {
-                return Ok(Step::Skipped);
-            }
-            self.current.stream = record.stream;
-            self.current.time = time;
-            self.current.bytes.clear();
-            self.current.bytes.extend_from_slice(record.log.as_bytes());
-            self.current.attributes = record.attrs.unwrap_or_default();
-            return Ok(Step::Record);
+        let Some(bytes) = self.records.next() else { return self.fill() };
+        if let Some(file) = self.files.front_mut()
+            && file.surplus > 0
+        {
+            file.surplus -= 1;
+            return Ok(Step::Skipped);
         }
-        self.fill()
+        // A line that is no record was torn by a full disk or a power cut.
+        if !self.current.take(bytes, self.format) {
+            return Ok(Step::Skipped);
+        }
+        let CurrentRecord { stream, time, .. } = self.current;
+        if self.options.since.is_some_and(|since| time < since) {
+            return Ok(Step::Skipped);
+        }
+        if self.options.until.is_some_and(|until| time > until) {
+            self.ended = true;
+            return Ok(Step::End);
+        }
+        let wanted = match stream {
+            Stream::Stdin | Stream::Stdout => self.options.stdout,
+            Stream::Stderr => self.options.stderr,
+        };
+        Ok(if wanted { Step::Record } else { Step::Skipped })
     }
 
     /// Reads on, in this file or the next.
@@ -215,7 +215,7 @@ impl LogReader {
             return Ok(Step::Skipped);
         }
         self.files.pop_front();
-        self.lines.clear();
+        self.records.clear();
         Ok(Step::Skipped)
     }
 
@@ -228,26 +228,15 @@ impl LogReader {
 
     /// Reads a block of the current file; 0 at its end.
     fn read_block(&mut self) -> Result<usize, LogError> {
-        let Some(log) = self.files.front_mut() else { return Ok(0) };
-        let error = |source: io::Error| LogError::Read { name: self.name.clone(), source };
-        let length = self.lines.read(log.file.as_fd(), log.offset).map_err(error)?;
-        log.offset += length as u64;
-        if length == 0 {
-            // dockerd truncates a log without rotation files, and so do people who clear one by hand.
-            let size = fstat(&log.file).map_err(|source| error(source.into()))?.st_size as u64;
-            if size < log.offset {
-                log.offset = 0;
-                self.lines.clear();
-            }
-        }
-        Ok(length)
+        let Some(file) = self.files.front_mut() else { return Ok(0) };
+        file.read(&mut self.records).map_err(|source| LogError::Read { name: self.name.clone(), source })
     }
 
     /// The file that the writer went on with after the current one; `None` while it is still the last one.
     fn successor(&self) -> Result<Option<LogFile>, LogError> {
         let Some(current) = self.files.back() else { return Ok(None) };
         loop {
-            let Some(index) = self.find(current.inode)? else {
+            let Some(index) = self.find(current.identity)? else {
                 return self.oldest_if_deleted(current);
             };
             if index == 0 {
@@ -255,22 +244,22 @@ impl LogReader {
             }
             let Some(candidate) = self.open_index(index - 1)? else { return Ok(None) };
             // If the chain moved in between, the candidate is not the direct successor.
-            if self.find(current.inode)? == Some(index) && candidate.inode != current.inode {
+            if self.find(current.identity)? == Some(index) && candidate.identity != current.identity {
                 return Ok(Some(candidate));
             }
         }
     }
 
-    /// Where in the chain the file `inode` is now. Files move upwards only, so one pass upwards cannot miss it.
-    fn find(&self, inode: u64) -> Result<Option<u32>, LogError> {
+    /// Where in the chain the file `identity` is now, in either form. Files move upwards only, so one pass upwards
+    /// cannot miss it.
+    fn find(&self, identity: FileIdentity) -> Result<Option<u32>, LogError> {
         let mut missing = 0;
         let mut index = 0;
         while missing <= MISSING_NAMES {
-            match statat(&self.dir, chain_name(&self.name, index), rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(found) if found.st_ino == inode => return Ok(Some(index)),
-                Ok(_) => missing = 0,
-                Err(rustix::io::Errno::NOENT) => missing += 1,
-                Err(source) => return Err(LogError::Stat { name: self.name.clone(), source: source.into() }),
+            match self.open_index(index)? {
+                Some(found) if found.identity == identity => return Ok(Some(index)),
+                Some(_) => missing = 0,
+                None => missing += 1,
             }
             index += 1;
         }
@@ -279,10 +268,9 @@ impl LogReader {
 
     /// The oldest file there is, if the chain has dropped `current`; otherwise a rotation is under way.
     fn oldest_if_deleted(&self, current: &LogFile) -> Result<Option<LogFile>, LogError> {
-        let links = fstat(&current.file)
-            .map_err(|source| LogError::Stat { name: self.name.clone(), source: source.into() })?
-            .st_nlink;
-        if links > 0 {
+        let deleted =
+            current.is_deleted().map_err(|source| LogError::Stat { name: self.name.clone(), source })?;
+        if !deleted {
             return Ok(None);
         }
         let chain = open_chain(self.dir.as_fd(), &self.name)
@@ -291,7 +279,7 @@ impl LogReader {
     }
 
     fn open_index(&self, index: u32) -> Result<Option<LogFile>, LogError> {
-        open_log(self.dir.as_fd(), &self.name, index)
+        LogFile::open(self.dir.as_fd(), &self.name, index)
             .map_err(|source| LogError::Open { name: self.name.clone(), source })
     }
 
@@ -299,9 +287,7 @@ impl LogReader {
     fn seek_to_last(&mut self, count: u64) -> io::Result<()> {
         let mut missing = count;
         for index in (0..self.files.len()).rev() {
-            let log = &mut self.files[index];
-            let (offset, found) = start_of_last_lines(log.file.as_fd(), missing)?;
-            log.offset = offset;
+            let found = self.files[index].seek_to_last(missing, self.format)?;
             missing -= found;
             if missing == 0 {
                 self.files.drain(..index);
@@ -312,20 +298,14 @@ impl LogReader {
     }
 }
 
-fn open_log(dir: BorrowedFd<'_>, name: &str, index: u32) -> io::Result<Option<LogFile>> {
-    let Some(file) = open_read(dir, name, index)? else { return Ok(None) };
-    let inode = fstat(&file)?.st_ino;
-    Ok(Some(LogFile { file, inode, offset: 0 }))
-}
-
 /// Opens all files of the chain, oldest first. A rotation meanwhile shows a file twice at most, never hides one.
 fn open_chain(dir: BorrowedFd<'_>, name: &str) -> io::Result<VecDeque<LogFile>> {
     let mut files: VecDeque<LogFile> = VecDeque::new();
     let mut missing = 0;
     let mut index = 0;
     while missing <= MISSING_NAMES {
-        match open_log(dir, name, index)? {
-            Some(log) if files.iter().any(|known| known.inode == log.inode) => {}
+        match LogFile::open(dir, name, index)? {
+            Some(log) if files.iter().any(|known| known.identity == log.identity) => {}
             Some(log) => {
                 files.push_front(log);
                 missing = 0;
@@ -337,87 +317,25 @@ fn open_chain(dir: BorrowedFd<'_>, name: &str) -> io::Result<VecDeque<LogFile>> 
     Ok(files)
 }
 
-/// The offset at which the last `count` lines of `file` begin, and how many there are.
-///
-/// An unfinished last line does not count, and lies behind the offset, so that it is read once it is finished.
-fn start_of_last_lines(file: BorrowedFd<'_>, count: u64) -> io::Result<(u64, u64)> {
-    let mut block = vec![0_u8; BLOCK];
-    let mut end = fstat(file)?.st_size as u64;
-    // Newlines met: the last one ends the last line, and the one before the first wanted line is where it begins.
-    let mut newlines = 0;
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK as u64);
-        let length = pread(file, &mut block[..(end - start) as usize], start)?;
-        for index in (0..length).rev() {
-            if block[index] == b'\n' {
-                if newlines == count {
-                    return Ok((start + index as u64 + 1, count));
-                }
-                newlines += 1;
+impl CurrentRecord {
+    /// Takes in the record that `bytes` are; false where they are none.
+    fn take(&mut self, bytes: &[u8], format: LogFormat) -> bool {
+        self.bytes.clear();
+        match format {
+            LogFormat::Json => {
+                let Some((record, time)) = StoredRecord::parse(bytes) else { return false };
+                (self.stream, self.time) = (record.stream, time);
+                self.bytes.extend_from_slice(record.log.as_bytes());
+                self.attributes = record.attrs.unwrap_or_default();
+            }
+            LogFormat::Local => {
+                let Some((stream, time, text)) = local::parse(bytes) else { return false };
+                (self.stream, self.time) = (stream, time);
+                self.bytes.extend_from_slice(text.bytes);
+                self.bytes.extend(text.complete.then_some(b'\n'));
             }
         }
-        end = start;
-    }
-    Ok((0, newlines))
-}
-
-/// Bytes that were read and not yet handed out as lines.
-#[derive(Debug, Default)]
-struct LineBuffer {
-    bytes: Vec<u8>,
-    /// Where the next line begins.
-    start: usize,
-    /// How far the next line's end has been looked for.
-    searched: usize,
-    /// How far `bytes` is filled.
-    end: usize,
-    /// Within a line that is too long.
-    skipping: bool,
-}
-
-impl LineBuffer {
-    fn clear(&mut self) {
-        (self.start, self.searched, self.end, self.skipping) = (0, 0, 0, false);
-    }
-
-    /// The next whole line, without its newline.
-    fn next_line(&mut self) -> Option<&[u8]> {
-        loop {
-            let Some(length) = self.bytes[self.searched..self.end].iter().position(|&byte| byte == b'\n')
-            else {
-                self.searched = self.end;
-                return None;
-            };
-            let (start, end) = (self.start, self.searched + length);
-            self.start = end + 1;
-            self.searched = end + 1;
-            if !std::mem::take(&mut self.skipping) {
-                return Some(&self.bytes[start..end]);
-            }
-        }
-    }
-
-    /// Reads from `file` at `offset` behind what is there; returns how much.
-    fn read(&mut self, file: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.searched -= self.start;
-        self.start = 0;
-        if self.end > LONGEST_LINE {
-            (self.end, self.searched, self.skipping) = (0, 0, true);
-        }
-        if self.bytes.len() < self.end + BLOCK {
-            self.bytes.resize(self.end + BLOCK, 0);
-        }
-        let length = loop {
-            match pread(file, &mut self.bytes[self.end..], offset) {
-                Ok(length) => break length,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        };
-        self.end += length;
-        Ok(length)
+        true
     }
 }
 

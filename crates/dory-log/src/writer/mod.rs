@@ -1,17 +1,21 @@
 //! The shim's side: bytes in, records out.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod compress;
+mod sink;
 
-use rustix::fs::{fstat, ftruncate};
-use rustix::io::{pread, write};
+use std::os::fd::BorrowedFd;
 
-use crate::config::{JsonFile, LogConfig, LogDriver};
+use crate::config::{LogConfig, LogFormat};
 use crate::error::LogError;
 use crate::frame::Stream;
 use crate::json::{LineText, MAX_LINE, RecordEncoder};
-use crate::rotate;
+use crate::local;
 use crate::timestamp::Timestamp;
+
+use sink::Sink;
+
+/// Bytes that are compressed in one piece of background work: a few milliseconds.
+const WORK: usize = 256 << 10;
 
 /// Writes the log of one container.
 ///
@@ -22,18 +26,9 @@ pub struct LogWriter {
     name: String,
     sink: Option<Sink>,
     lines: [PendingLine; 3],
-    encoder: RecordEncoder,
+    encoder: Encoder,
     /// Records of the current call that are not yet in the file.
     batch: Vec<u8>,
-}
-
-/// The open file of the `json-file` driver.
-#[derive(Debug)]
-struct Sink {
-    dir: OwnedFd,
-    file: OwnedFd,
-    size: u64,
-    options: JsonFile,
 }
 
 /// The unfinished line of one stream.
@@ -50,17 +45,13 @@ impl LogWriter {
     /// # Errors
     /// [`LogError::Open`], [`LogError::Stat`] or [`LogError::Repair`].
     pub fn open(dir: BorrowedFd<'_>, name: &str, config: &LogConfig) -> Result<Self, LogError> {
-        let sink = match config.driver {
-            LogDriver::JsonFile(options) => Some(Sink::open(dir, name, options)?),
-            LogDriver::None => None,
+        let files = config.driver.files();
+        let sink = files.map(|(format, options)| Sink::open(dir, name, format, options)).transpose()?;
+        let encoder = match files {
+            Some((LogFormat::Local, _)) => Encoder::Local,
+            _ => Encoder::Json(RecordEncoder::new(&config.attributes)),
         };
-        Ok(Self {
-            name: name.to_owned(),
-            sink,
-            lines: Default::default(),
-            encoder: RecordEncoder::new(&config.attributes),
-            batch: Vec::new(),
-        })
+        Ok(Self { name: name.to_owned(), sink, lines: Default::default(), encoder, batch: Vec::new() })
     }
 
     /// Logs `bytes` that `stream` produced at `time`; one write per call, unless the file is rotated meanwhile.
@@ -96,6 +87,19 @@ impl LogWriter {
             return Ok(());
         }
         self.record(stream, &bytes, false, started.unwrap_or(time)).and(self.flush())
+    }
+
+    /// True where a rotated file waits to be compressed: [`Self::work`] is to be called when there is nothing else to do.
+    /// Writing does some of it too, so that a container that never pauses needs no other time for it.
+    pub fn has_work(&self) -> bool {
+        self.sink.as_ref().is_some_and(Sink::is_compressing)
+    }
+
+    /// Does a piece of what [`Self::has_work`] speaks of, within a few milliseconds.
+    pub fn work(&mut self) {
+        if let Some(sink) = &mut self.sink {
+            sink.compress(WORK);
+        }
     }
 
     /// Adds a piece of a line, and its end if `complete`.
@@ -158,20 +162,21 @@ impl LogWriter {
     ) -> Result<(), LogError> {
         let mut outcome = Ok(());
         if let Some(sink) = &self.sink
-            && sink.options.max_size.is_some_and(|limit| sink.size + self.batch.len() as u64 >= limit)
+            && sink.is_full(self.batch.len())
         {
             outcome = self.flush().and(self.rotate());
         }
-        self.encoder.append(&mut self.batch, stream, LineText { bytes, complete }, time);
+        let text = LineText { bytes, complete };
+        match &mut self.encoder {
+            Encoder::Json(encoder) => encoder.append(&mut self.batch, stream, text, time),
+            Encoder::Local => local::append(&mut self.batch, stream, text, time),
+        }
         outcome
     }
 
     fn rotate(&mut self) -> Result<(), LogError> {
         let Some(sink) = &mut self.sink else { return Ok(()) };
-        sink.file = rotate::rotate(&sink.dir, &self.name, sink.options.max_file)
-            .map_err(|source| LogError::Rotate { name: self.name.clone(), source })?;
-        sink.size = 0;
-        Ok(())
+        sink.rotate(&self.name).map_err(|source| LogError::Rotate { name: self.name.clone(), source })
     }
 
     /// Writes the batch out.
@@ -183,67 +188,19 @@ impl LogWriter {
     }
 }
 
-impl Sink {
-    fn open(dir: BorrowedFd<'_>, name: &str, options: JsonFile) -> Result<Self, LogError> {
-        let open_error = |source| LogError::Open { name: name.to_owned(), source };
-        let file = rotate::open_append(dir, name).map_err(open_error)?;
-        let dir = dir.try_clone_to_owned().map_err(open_error)?;
-        let size = fstat(&file)
-            .map_err(|source| LogError::Stat { name: name.to_owned(), source: source.into() })?
-            .st_size as u64;
-        let size = cut_torn_line(file.as_fd(), size)
-            .map_err(|source| LogError::Repair { name: name.to_owned(), source })?;
-        Ok(Self { dir, file, size, options })
-    }
-
-    /// Appends `records`; on failure takes back what was written of them, so that the file ends with a whole line.
-    fn write_all(&mut self, records: &[u8]) -> io::Result<()> {
-        let mut rest = records;
-        while !rest.is_empty() {
-            match write(&self.file, rest) {
-                Ok(0) => return self.take_back(io::ErrorKind::WriteZero.into()),
-                Ok(length) => rest = &rest[length..],
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return self.take_back(error.into()),
-            }
-        }
-        self.size += records.len() as u64;
-        Ok(())
-    }
-
-    fn take_back(&self, error: io::Error) -> io::Result<()> {
-        // If this fails too, the torn line stays and readers skip it.
-        let _ = ftruncate(&self.file, self.size);
-        Err(error)
-    }
-}
-
-/// Cuts off the bytes behind the last newline of `file`; returns the new size.
-fn cut_torn_line(file: BorrowedFd<'_>, size: u64) -> io::Result<u64> {
-    let mut block = [0_u8; 4096];
-    let mut end = size;
-    while end > 0 {
-        let start = end.saturating_sub(block.len() as u64);
-        let length = pread(file, &mut block[..(end - start) as usize], start)?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if let Some(newline) = block[..length].iter().rposition(|&byte| byte == b'\n') {
-            end = start + newline as u64 + 1;
-            break;
-        }
-        end = start;
-    }
-    if end < size {
-        ftruncate(file, end)?;
-    }
-    Ok(end)
+/// The form of records.
+#[derive(Debug)]
+enum Encoder {
+    Json(RecordEncoder),
+    Local,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{FileOptions, LogDriver};
     use std::fs;
+    use std::os::fd::{AsFd, OwnedFd};
 
     struct Log {
         directory: tempfile::TempDir,
@@ -277,7 +234,7 @@ mod tests {
     }
 
     fn rotating(max_size: u64, max_file: u32) -> LogConfig {
-        let driver = LogDriver::JsonFile(JsonFile { max_size: Some(max_size), max_file });
+        let driver = LogDriver::JsonFile(FileOptions { max_size: Some(max_size), max_file, compress: false });
         LogConfig { driver, ..Default::default() }
     }
 
