@@ -19,6 +19,7 @@ use crate::exec::Exec;
 use crate::identity::Identity;
 use crate::ids::IdAllocator;
 use crate::link::Bridge;
+use crate::network::Networks;
 use crate::options::EngineConfig;
 use crate::spec::host::HostFacts;
 use crate::{EngineError, Result, sync};
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<Store>,
     pub(crate) cgroups: Manager,
     pub(crate) bridge: Bridge,
+    pub(crate) networks: Networks,
     pub(crate) ports: PortAllocator,
     pub(crate) ids: IdAllocator,
     pub(crate) events: Events,
@@ -110,11 +112,7 @@ impl Engine {
         self.shutdown().await;
         let inner = Arc::clone(&self.inner);
         let removed = blocking(move || {
-            if let Some(network) = inner.bridge.existing()
-                && let Err(error) = network.remove()
-            {
-                tracing::warn!(%error, "Cannot remove the bridge");
-            }
+            inner.remove_bridges();
             inner.cgroups.remove_parent();
             inner.store.wait_until_removed();
             Ok(())
@@ -162,6 +160,7 @@ impl Inner {
             .create(&containers)
             .map_err(|error| EngineError::failed(format!("cannot make `{}`", containers.display()), error))?;
         let identity = Identity::of(&store)?;
+        let networks = Networks::open(&options.data_root, &identity)?;
         let facts = HostFacts::read();
         // A group of this engine's own: another one beneath the same parent must not sweep what it has just made.
         let own_parent = format!("{}/{}", options.cgroup_parent, identity.owner());
@@ -169,7 +168,8 @@ impl Inner {
             .and_then(|hierarchies| Manager::new(hierarchies, &own_parent))
             .map_err(|error| EngineError::failed("cannot use control groups", error))?;
         Ok(Self {
-            bridge: Bridge::new(options.bridge.clone(), options.dns.clone(), &identity),
+            bridge: Bridge::new(&options, &identity, networks.subnets()),
+            networks,
             ids: IdAllocator::new(options.userns_range)?,
             ports: PortAllocator::new(),
             events: Events::new(),

@@ -1,15 +1,15 @@
 //! The default bridge: made when first needed, with its DNS forwarder.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
-use dory_net::{BridgeConfig, BridgeNetwork, Ipv4Subnet, ResolvConf};
+use dory_net::{AddressPool, BridgeConfig, BridgeNetwork, ResolvConf, Subnet, SubnetWish};
 use dory_types::NetworkId;
 
 use crate::identity::Identity;
-use crate::options::BridgeOptions;
+use crate::options::{BridgeOptions, EngineConfig};
 use crate::{EngineError, ErrorKind, Result};
 
 /// The bridge network, or why there is none.
@@ -19,6 +19,9 @@ pub(crate) struct Bridge {
     id: NetworkId,
     owner: String,
     dns: Vec<IpAddr>,
+    pools: Vec<AddressPool>,
+    /// Subnets of the networks that people made.
+    reserved: Vec<Subnet>,
     network: OnceLock<std::result::Result<Linked, String>>,
 }
 
@@ -33,9 +36,35 @@ struct Linked {
 }
 
 impl Bridge {
-    pub(crate) fn new(options: Option<BridgeOptions>, dns: Vec<IpAddr>, identity: &Identity) -> Self {
-        let owner = identity.owner().to_owned();
-        Self { options, id: identity.bridge.clone(), owner, dns, network: OnceLock::new() }
+    pub(crate) fn new(config: &EngineConfig, identity: &Identity, reserved: Vec<Subnet>) -> Self {
+        Self {
+            options: config.bridge.clone(),
+            id: identity.bridge.clone(),
+            owner: identity.owner().to_owned(),
+            dns: config.dns.clone(),
+            pools: config.address_pools.clone(),
+            reserved,
+            network: OnceLock::new(),
+        }
+    }
+
+    /// `config` with the pools of the engine's configuration in place of Docker's.
+    pub(crate) fn with_pools(&self, config: BridgeConfig) -> BridgeConfig {
+        match self.pools.is_empty() {
+            true => config,
+            false => {
+                let family = |ipv4| self.pools.iter().any(|pool| pool.base.is_ipv4() == ipv4);
+                // A family that the configuration says nothing of keeps its default.
+                let kept = config.pools.iter().filter(|pool| !family(pool.base.is_ipv4()));
+                BridgeConfig { pools: self.pools.iter().chain(kept).copied().collect(), ..config }
+            }
+        }
+    }
+
+    /// The addresses of resolvers, which no chosen subnet may contain.
+    pub(crate) fn resolver_addresses(&self) -> Vec<IpAddr> {
+        let configured = self.dns.iter().copied();
+        configured.chain(host_resolvers().nameservers).collect()
     }
 
     /// The network; made by the first call, which blocks for a few milliseconds.
@@ -71,15 +100,15 @@ impl Bridge {
             resolvers.nameservers.clone_from(&self.dns);
         }
         let config = BridgeConfig {
-            id: self.id.clone(),
-            name: "bridge".to_owned(),
-            bridge: options.name.clone(),
-            owner: self.owner.clone(),
-            subnet: options.address.as_deref().map(parse_subnet).transpose()?,
-            avoid: resolvers.nameservers.iter().filter_map(as_ipv4).collect(),
+            subnets: vec![options.address.as_deref().map_or(Ok(SubnetWish::ipv4()), parse_address)?],
+            avoid: resolvers.nameservers.clone(),
+            reserved: self.reserved.clone(),
             mtu: (options.mtu != 0).then_some(options.mtu),
+            masquerade: options.masquerade,
             options: driver_options(options),
+            ..BridgeConfig::new(self.id.clone(), "bridge", &options.name, &self.owner)
         };
+        let config = self.with_pools(config);
         let network = BridgeNetwork::ensure(&config)
             .map_err(|error| EngineError::failed("cannot make the default bridge", error))?;
         for fact in network.facts() {
@@ -98,17 +127,16 @@ pub(crate) fn host_resolvers() -> ResolvConf {
     })
 }
 
-fn as_ipv4(address: &IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    }
-}
-
-fn parse_subnet(address: &str) -> Result<Ipv4Subnet> {
-    address
-        .parse()
-        .map_err(|error| EngineError::invalid(format!("invalid address of the bridge `{address}`: {error}")))
+/// The wish for the bridge's own address and its subnet, from `--bip`.
+fn parse_address(address: &str) -> Result<SubnetWish> {
+    let invalid = |error: &dyn std::fmt::Display| {
+        EngineError::invalid(format!("invalid address of the bridge `{address}`: {error}"))
+    };
+    let subnet: Subnet = address.parse().map_err(|error: dory_net::SubnetError| invalid(&error))?;
+    let own = address.split('/').next().unwrap_or_default();
+    let own = own.parse().map_err(|error: std::net::AddrParseError| invalid(&error))?;
+    let gateway = Some(own).filter(|own| *own != subnet.base());
+    Ok(SubnetWish { subnet: Some(subnet), gateway, ..SubnetWish::ipv4() })
 }
 
 /// The options that dockerd shows for its own bridge, with our values.
@@ -161,7 +189,7 @@ fn forward(network: &BridgeNetwork, upstreams: Vec<IpAddr>) -> (Option<IpAddr>, 
         }
     };
     match std::thread::Builder::new().name("dns-forwarder".to_owned()).spawn(run) {
-        Ok(_) => (Some(IpAddr::V4(network.subnet().gateway)), Some(ours.into())),
+        Ok(_) => (network.gateway().map(IpAddr::V4), Some(ours.into())),
         Err(error) => {
             warn(&error);
             (None, None)

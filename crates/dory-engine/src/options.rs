@@ -67,6 +67,8 @@ pub struct EngineConfig {
     pub sockets: Vec<PathBuf>,
     /// The default bridge; `None` for an engine that has no bridge network.
     pub bridge: Option<BridgeOptions>,
+    /// Where networks' subnets are taken from (dockerd's `default-address-pools`); empty means Docker's pools.
+    pub address_pools: Vec<dory_net::AddressPool>,
     /// Servers for `resolv.conf` where a container names none; empty means the engine's own.
     pub dns: Vec<IpAddr>,
     /// Ids for confined containers; `None` takes /etc/subuid's entry for root, or the built-in range.
@@ -95,6 +97,7 @@ impl EngineConfig {
             socket_mount: SocketMount::default(),
             sockets: Vec::new(),
             bridge: Some(BridgeOptions::default()),
+            address_pools: Vec::new(),
             dns: Vec::new(),
             userns_range: None,
             cgroup_parent: "dory".to_owned(),

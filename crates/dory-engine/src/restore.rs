@@ -1,11 +1,9 @@
 //! What an engine finds when it opens: containers that run, that ended meanwhile, and what is left of dead ones.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use dory_net::PortMapping;
 use dory_runtime::protocol::ShimState;
 use dory_types::{ContainerId, Timestamp};
 
@@ -61,6 +59,7 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
             inner.sweep();
+            inner.sweep_bridges();
             Ok(())
         })
         .await?;
@@ -154,42 +153,12 @@ impl Inner {
         }
     }
 
-    /// Takes addresses and ports that running containers have; the network is touched only where there are some.
+    /// Takes addresses and ports that running containers have; networks are touched only where there are some.
     fn take_resources(&self, found: &[Found]) {
-        let mut taken: Vec<(Ipv4Addr, Vec<PortMapping>)> = Vec::new();
-        let mut interfaces = Vec::new();
-        for Found { container, monitor } in found {
-            let record = container.record();
-            let Some(run) = &record.run else { continue };
-            if monitor.is_some()
-                && let Some(address) = run.address
-            {
-                taken.push((address, run.ports.clone()));
-                interfaces.extend(run.endpoint.iter().map(|endpoint| endpoint.host_interface.clone()));
-            }
-        }
-        let had_network = found
-            .iter()
-            .any(|found| found.container.record().run.as_ref().is_some_and(|run| run.address.is_some()));
-        if !had_network {
-            return;
-        }
-        let network = match self.bridge.network() {
-            Ok(network) => network,
-            Err(error) => {
-                tracing::warn!(%error, "Running containers have lost their network");
-                return;
-            }
-        };
-        for address in network.restore(taken.iter().map(|(address, _)| *address)) {
-            tracing::warn!(%address, "A running container's address is not of the bridge's subnet");
-        }
-        if let Err(error) = network.restore_ports(&self.ports, &taken) {
-            tracing::warn!(%error, "Cannot put published ports back");
-        }
-        if let Err(error) = network.sweep(&interfaces) {
-            tracing::warn!(%error, "Cannot remove interfaces of dead containers");
-        }
+        let (running, ended): (Vec<_>, Vec<_>) = found.iter().partition(|found| found.monitor.is_some());
+        let containers =
+            |found: Vec<&Found>| -> Vec<_> { found.iter().map(|it| Arc::clone(&it.container)).collect() };
+        self.restore_networks(&containers(running), &containers(ended));
     }
 
     /// Removes control groups and runtime directories that belong to no container.

@@ -112,6 +112,17 @@ impl MacAddress {
         Self([0x02, 0x42, a, b, c, d])
     }
 
+    /// A random unicast address that is locally administered (IEEE 802-2014, 8.4).
+    ///
+    /// # Errors
+    /// Those of getrandom(2).
+    pub fn random() -> Result<Self, rustix::io::Errno> {
+        let mut octets = [0; 6];
+        rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())?;
+        octets[0] = octets[0] & 0xfc | 0x02;
+        Ok(Self(octets))
+    }
+
     /// The six bytes.
     pub fn octets(self) -> [u8; 6] {
         self.0

@@ -5,24 +5,26 @@
 //! next free name is taken instead, so that any number of engines share a network namespace.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dory_sys::netlink::NetlinkProtocol;
 use dory_types::NetworkId;
 
-use crate::address::{Ipv4Subnet, MacAddress};
+use crate::address::MacAddress;
 use crate::dns::{DnsForwarder, ForwarderError};
-use crate::endpoint::{Endpoint, EndpointConfig, EndpointError};
+use crate::endpoint::{self, Endpoint, EndpointConfig, EndpointError, Port};
 use crate::foreign::{self, ForeignFirewall};
 use crate::forwarding::{self, Forwarding};
 use crate::ipam::{Ipam, IpamError};
 use crate::lock;
 use crate::netlink::{Connection, NetlinkError};
 use crate::network::{Driver, Network, NetworkSubnet};
-use crate::nftables::Firewall;
+use crate::nftables::{Admission, Firewall};
+use crate::pool::{self, AddressPool};
 use crate::route::{self, Ipv4Setting};
+use crate::subnet::Subnet;
 use crate::survey::{Place, Survey};
 
 /// The size of the largest packet on Ethernet, where no default route tells of another.
@@ -37,22 +39,28 @@ pub enum BridgeError {
     /// Every name that was tried belongs to something else.
     #[error("no free name for a bridge: `{0}` and the names after it belong to others")]
     NoName(String),
+    /// The name that was asked for belongs to another interface.
+    #[error("the interface name `{0}` is in use")]
+    NameTaken(String),
+    /// The bridge can have no IPv6 address.
+    #[error("cannot enable IPv6 on the bridge `{0}`")]
+    NoIpv6(String, #[source] std::io::Error),
     /// Every subnet of the pools overlaps a route or an address.
     #[error(
-        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+        "could not find an available, non-overlapping address pool among the defaults to assign to the network"
     )]
     NoSubnet,
     /// The subnet that was asked for overlaps a route or an address.
     #[error("the subnet {wanted} overlaps {existing}, which is in use")]
     Overlap {
         /// The subnet that was asked for.
-        wanted: Ipv4Subnet,
+        wanted: Subnet,
         /// What is there.
-        existing: Ipv4Subnet,
+        existing: Subnet,
     },
     /// The subnet has no room for a gateway.
     #[error("the subnet {0} is too small for a network")]
-    TooSmall(Ipv4Subnet),
+    TooSmall(Subnet),
     /// The bridge could not be made or set up.
     #[error("cannot set up the bridge `{0}`")]
     SetUp(String, #[source] NetlinkError),
@@ -64,6 +72,49 @@ pub enum BridgeError {
     Remove(String, #[source] NetlinkError),
 }
 
+/// What is wished of a network's addresses in one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubnetWish {
+    /// True for IPv4.
+    pub ipv4: bool,
+    /// The subnet; by default the first of the pools that collides with nothing.
+    pub subnet: Option<Subnet>,
+    /// The bridge's address; by default the subnet's first.
+    pub gateway: Option<IpAddr>,
+    /// Where addresses are taken from that nobody asks for.
+    pub range: Option<Subnet>,
+    /// Addresses by name that no container gets.
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+impl SubnetWish {
+    /// Any subnet of IPv4.
+    pub fn ipv4() -> Self {
+        Self { ipv4: true, subnet: None, gateway: None, range: None, auxiliary: BTreeMap::new() }
+    }
+
+    /// Any subnet of IPv6.
+    pub fn ipv6() -> Self {
+        Self { ipv4: false, ..Self::ipv4() }
+    }
+
+    /// The wish for just that place: what a record holds.
+    pub fn of(place: &NetworkSubnet) -> Self {
+        Self {
+            ipv4: place.subnet.is_ipv4(),
+            subnet: Some(place.subnet),
+            gateway: Some(place.gateway),
+            range: place.range,
+            auxiliary: place.auxiliary.clone(),
+        }
+    }
+
+    /// The place that came of it.
+    pub(crate) fn place(&self, subnet: Subnet, gateway: IpAddr) -> NetworkSubnet {
+        NetworkSubnet { subnet, gateway, range: self.range, auxiliary: self.auxiliary.clone() }
+    }
+}
+
 /// What a bridge network is to be.
 #[derive(Debug, Clone)]
 pub struct BridgeConfig {
@@ -71,18 +122,63 @@ pub struct BridgeConfig {
     pub id: NetworkId,
     /// The network's name.
     pub name: String,
-    /// The bridge's name; where another engine has it, the number at its end is raised. At most 15 bytes.
+    /// The bridge's name, at most 15 bytes.
     pub bridge: String,
+    /// True where the bridge must have that name; else the number at its end is raised where another engine has it.
+    pub exact_name: bool,
     /// The engine's mark, the same at each start of the engine on the same data.
     pub owner: String,
-    /// The subnet; by default the first of Docker's pools that collides with nothing.
-    pub subnet: Option<Ipv4Subnet>,
-    /// Addresses that the subnet must not contain although no route tells of them: the resolvers.
-    pub avoid: Vec<Ipv4Addr>,
+    /// The subnets: at most one for each family.
+    pub subnets: Vec<SubnetWish>,
+    /// Where subnets are taken from that nobody asks for.
+    pub pools: Vec<AddressPool>,
+    /// Subnets of the engine's other networks, which may have no bridge yet.
+    pub reserved: Vec<Subnet>,
+    /// Addresses that a chosen subnet must not contain although no route tells of them: the resolvers.
+    pub avoid: Vec<IpAddr>,
     /// The size of the largest packet, in bytes; by default that of the interface of the default route.
     pub mtu: Option<u32>,
+    /// True where nothing goes beyond the network.
+    pub internal: bool,
+    /// True where containers of the network may talk to each other.
+    pub intercontainer: bool,
+    /// True where what leaves the network gets an address of this machine.
+    pub masquerade: bool,
     /// Driver options, kept with the network.
     pub options: BTreeMap<String, String>,
+}
+
+impl BridgeConfig {
+    /// The defaults: any subnet of IPv4, and Docker's pools.
+    pub fn new(
+        id: NetworkId,
+        name: impl Into<String>,
+        bridge: impl Into<String>,
+        owner: impl Into<String>,
+    ) -> Self {
+        let owner = owner.into();
+        // Any five bytes that stay the same will do; a hash spreads what an id's text has in common.
+        let seed = owner.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let [a, b, c, d, e, ..] = seed.to_be_bytes();
+        Self {
+            id,
+            name: name.into(),
+            bridge: bridge.into(),
+            exact_name: false,
+            owner,
+            subnets: vec![SubnetWish::ipv4()],
+            pools: pool::default_pools(pool::unique_local([a, b, c, d, e])),
+            reserved: Vec::new(),
+            avoid: Vec::new(),
+            mtu: None,
+            internal: false,
+            intercontainer: true,
+            masquerade: true,
+            options: BTreeMap::new(),
+        }
+    }
 }
 
 /// A circumstance that the operator should know of; none stops the network from being used.
@@ -122,15 +218,17 @@ pub struct BridgeNetwork {
     network: Network,
     owner: String,
     index: u32,
+    internal: bool,
+    intercontainer: bool,
     firewall: Firewall,
     foreign: ForeignFirewall,
-    ipam: Mutex<Ipam>,
+    ipam: Mutex<Vec<Ipam>>,
     facts: Vec<NetworkFact>,
 }
 
 impl BridgeNetwork {
     /// Makes the network that `config` asks for in the calling thread's network namespace, or adopts the one that an
-    /// earlier engine made with the same mark and id: its subnet and its published ports stay as they are.
+    /// earlier engine made with the same mark and id: its subnets and its published ports stay as they are.
     ///
     /// # Errors
     /// [`BridgeError`], one variant for each step; a bridge that was made is removed again.
@@ -139,13 +237,19 @@ impl BridgeNetwork {
         let mut connection = Connection::open(NetlinkProtocol::Route).map_err(BridgeError::Survey)?;
         let survey = Survey::new(&mut connection).map_err(BridgeError::Survey)?;
         let mark = bridge_mark(&config.owner, config.id.short());
-        let place = survey.place(&config.bridge, &mark)?;
-        let subnet = survey.subnet(config, place.existing)?;
+        let place = survey.place(&config.bridge, config.exact_name, &mark)?;
+        let subnets = config
+            .subnets
+            .iter()
+            .map(|wish| survey.place_of(config, wish, place.existing))
+            .collect::<Result<Vec<_>, _>>()?;
         let mtu = config.mtu.unwrap_or_else(|| survey.outward().map_or(DEFAULT_MTU, |link| link.mtu));
         let bridge = place.name.as_str();
         let firewall = Firewall::new(bridge);
-        let made = make_bridge(&mut connection, &place, &mark, subnet, mtu).and_then(|index| {
-            let installed = firewall.install(bridge, subnet.subnet);
+        let admission = Admission { internal: config.internal, masquerade: config.masquerade };
+        let made = make_bridge(&mut connection, &place, &mark, &subnets, mtu).and_then(|index| {
+            let ipv4 = subnets.iter().find_map(|place| place.subnet.as_ipv4());
+            let installed = firewall.install(bridge, ipv4, admission);
             installed.map_err(|error| BridgeError::Firewall(bridge.to_owned(), error))?;
             Ok(index)
         });
@@ -160,18 +264,19 @@ impl BridgeNetwork {
         if foreign::legacy_tables_exist() {
             facts.push(NetworkFact::LegacyTables);
         }
-        let ipam = Ipam::new(config.id.clone(), &config.name, subnet.subnet, subnet.gateway);
+        let ipam = subnets.iter().map(|place| Ipam::new(config.id.clone(), &config.name, place)).collect();
         let network = Network {
             id: config.id.clone(),
             name: config.name.clone(),
             driver: Driver::Bridge,
-            subnets: vec![subnet],
+            subnets,
             bridge: place.name,
             mtu,
             options: config.options.clone(),
         };
         let (owner, ipam) = (config.owner.clone(), Mutex::new(ipam));
-        Ok(Self { network, owner, index, firewall, foreign, ipam, facts })
+        let (internal, intercontainer) = (config.internal, config.intercontainer);
+        Ok(Self { network, owner, index, internal, intercontainer, firewall, foreign, ipam, facts })
     }
 
     /// The network as a value.
@@ -184,34 +289,60 @@ impl BridgeNetwork {
         &self.facts
     }
 
-    /// The subnet and the bridge's own address in it.
-    pub fn subnet(&self) -> NetworkSubnet {
-        self.network.subnets[0]
+    /// The bridge's own address of IPv4; none for a network of IPv6 alone.
+    pub fn gateway(&self) -> Option<std::net::Ipv4Addr> {
+        match self.network.ipv4()?.gateway {
+            IpAddr::V4(gateway) => Some(gateway),
+            IpAddr::V6(_) => None,
+        }
     }
 
-    /// Takes an address for a container: `requested`, or the lowest that is free.
+    /// Takes one address in each of the network's subnets for a container: the one of `requested` that belongs there, or
+    /// the lowest that is free.
     ///
     /// # Errors
-    /// As [`Ipam::allocate`].
-    pub fn allocate(&self, requested: Option<Ipv4Addr>) -> Result<Ipv4Addr, IpamError> {
-        self.ipam().allocate(requested)
+    /// As [`Ipam::allocate`]; then none is taken.
+    pub fn allocate(&self, requested: &[IpAddr]) -> Result<Vec<IpAddr>, IpamError> {
+        let mut all = self.ipam();
+        let stray = |address: &&IpAddr| {
+            !self.network.subnets.iter().any(|place| place.subnet.is_ipv4() == address.is_ipv4())
+        };
+        if let Some(address) = requested.iter().find(stray) {
+            return Err(IpamError::OutOfRange { address: *address });
+        }
+        let mut taken = Vec::new();
+        for (ipam, place) in all.iter_mut().zip(&self.network.subnets) {
+            let wish = requested.iter().find(|it| it.is_ipv4() == place.subnet.is_ipv4()).copied();
+            match ipam.allocate(wish) {
+                Ok(address) => taken.push(address),
+                Err(error) => {
+                    release(&mut all, &taken);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(taken)
     }
 
-    /// Gives a container's address back.
-    pub fn release(&self, address: Ipv4Addr) {
-        self.ipam().release(address);
+    /// Gives a container's addresses back.
+    pub fn release(&self, addresses: &[IpAddr]) {
+        release(&mut self.ipam(), addresses);
     }
 
-    /// Takes the addresses that running containers hold; returns those that are not of this subnet.
-    pub fn restore(&self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Vec<Ipv4Addr> {
-        self.ipam().restore(addresses)
+    /// Takes the addresses that running containers hold; returns those that are of none of the subnets.
+    pub fn restore(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+        let mut rest: Vec<IpAddr> = addresses.into_iter().collect();
+        for ipam in self.ipam().iter_mut() {
+            rest = ipam.restore(rest);
+        }
+        rest
     }
 
-    /// Joins `netns` to the network by a veth pair whose inner end is set up with its address and the default route.
-    /// The address is the caller's, from [`Self::allocate`].
+    /// Joins `netns` to the network by a veth pair whose inner end is set up with its addresses and, where asked for, the
+    /// default routes. The addresses are the caller's, from [`Self::allocate`].
     ///
-    /// There is no counterpart for a container that ends: the pair goes with the namespace. Deleting it by hand makes
-    /// the caller wait for a grace period of the kernel, some 17 ms.
+    /// A container that ends needs no [`disconnect`](crate::disconnect): the pair goes with the namespace, and nobody
+    /// waits for it.
     ///
     /// # Errors
     /// [`EndpointError`]; nothing is left behind.
@@ -220,17 +351,26 @@ impl BridgeNetwork {
         if let Some(fact @ NetworkFact::ForwardPolicyStays(_)) = self.foreign.open() {
             tracing::warn!(%fact, network = %self.network.name, "Packets of the network may be dropped");
         }
-        let mark = endpoint_mark(&self.owner, self.network.id.short(), &config.mark);
-        crate::endpoint::connect(&self.network, self.index, &mark, netns, config)
+        let alias = endpoint_mark(&self.owner, self.network.id.short(), &config.mark);
+        let port = Port {
+            bridge: self.index,
+            alias: &alias,
+            isolated: !self.intercontainer,
+            internal: self.internal,
+        };
+        endpoint::connect(&self.network, port, netns, config)
     }
 
     /// A DNS forwarder on the bridge's address, to which port 53 of that address is sent from now on. It is to be run by
     /// the caller, and takes the place of an earlier engine's. `upstreams` are tried in order.
     ///
     /// # Errors
-    /// [`ForwarderError::Listen`] and [`ForwarderError::Redirect`].
+    /// [`ForwarderError::NoAddress`], [`ForwarderError::Listen`] and [`ForwarderError::Redirect`].
     pub fn dns_forwarder(&self, upstreams: Vec<SocketAddr>) -> Result<DnsForwarder, ForwarderError> {
-        let NetworkSubnet { subnet, gateway } = self.subnet();
+        let subnet = self.network.ipv4().and_then(|place| place.subnet.as_ipv4());
+        let (Some(subnet), Some(gateway)) = (subnet, self.gateway()) else {
+            return Err(ForwarderError::NoAddress(self.network.bridge.clone()));
+        };
         let forwarder = DnsForwarder::bind(gateway, subnet, upstreams)?;
         let (datagrams, connections) =
             forwarder.local_addresses().map_err(|error| ForwarderError::Listen(gateway, error))?;
@@ -253,8 +393,24 @@ impl BridgeNetwork {
             .filter(|link| link.alias.starts_with(&mark) && !live.contains(&link.name))
             .map(|link| link.name)
             .collect();
-        crate::endpoint::delete_all(&mut connection, &dead)?;
+        endpoint::delete_all(&mut connection, &dead)?;
         Ok(dead)
+    }
+
+    /// Takes the network's rules and addresses away, at once: its subnets are free from here on. The bridge itself, which
+    /// takes the kernel a grace period, is left to [`Self::remove`].
+    ///
+    /// # Errors
+    /// [`BridgeError::Remove`] with the first failure, after everything was tried.
+    pub fn retire(&self) -> Result<(), BridgeError> {
+        let rules = self.foreign.close().and(self.firewall.remove());
+        let addresses = Connection::open(NetlinkProtocol::Route).and_then(|mut connection| {
+            let delete = |place: &NetworkSubnet| {
+                route::delete_address(self.index, place.gateway, place.subnet.prefix())
+            };
+            connection.request(&self.network.subnets.iter().map(delete).collect::<Vec<_>>())
+        });
+        rules.and(addresses).map_err(|error| BridgeError::Remove(self.network.bridge.clone(), error))
     }
 
     /// Removes the network: rules, pairs and bridge. Containers that are still joined lose it.
@@ -274,10 +430,47 @@ impl BridgeNetwork {
         &self.firewall
     }
 
-    fn ipam(&self) -> MutexGuard<'_, Ipam> {
-        // A panic elsewhere leaves a set of addresses, which is always whole.
+    fn ipam(&self) -> MutexGuard<'_, Vec<Ipam>> {
+        // A panic elsewhere leaves sets of addresses, which are always whole.
         self.ipam.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Gives `addresses` back to whichever subnet has them.
+fn release(all: &mut [Ipam], addresses: &[IpAddr]) {
+    for address in addresses {
+        all.iter_mut().for_each(|ipam| ipam.release(*address));
+    }
+}
+
+/// Removes the bridges with the mark of the engine `owner` whose networks are none of `live`: what is left of networks
+/// that were removed, or never recorded, when an engine died. Returns their names.
+///
+/// # Errors
+/// The first refusal of the kernel, after everything was tried.
+pub fn sweep_bridges(owner: &str, live: &[NetworkId]) -> Result<Vec<String>, NetlinkError> {
+    let mut connection = Connection::open(NetlinkProtocol::Route)?;
+    let prefix = bridge_mark(owner, "");
+    let dead = |link: &route::Link| {
+        let id = link.alias.strip_prefix(&prefix).filter(|_| link.kind == "bridge");
+        id.is_some_and(|id| !live.iter().any(|network| network.short() == id))
+    };
+    let links = route::links(&mut connection)?;
+    let mut swept = Vec::new();
+    let mut outcome = Ok(());
+    for link in links.iter().filter(|link| dead(link)) {
+        let pairs = format!("{}:", link.alias);
+        let ports: Vec<_> =
+            links.iter().filter(|it| it.alias.starts_with(&pairs)).map(|it| it.name.clone()).collect();
+        let removed = ForeignFirewall::new(&link.name)
+            .close()
+            .and(Firewall::new(&link.name).remove())
+            .and(endpoint::delete_all(&mut connection, &ports))
+            .and(connection.request(&[route::delete_link(&link.name)]));
+        outcome = outcome.and(removed);
+        swept.push(link.name.clone());
+    }
+    outcome.map(|()| swept)
 }
 
 /// The alias of a bridge.
@@ -295,7 +488,7 @@ fn make_bridge(
     connection: &mut Connection,
     place: &Place,
     mark: &str,
-    NetworkSubnet { subnet, gateway }: NetworkSubnet,
+    subnets: &[NetworkSubnet],
     mtu: u32,
 ) -> Result<u32, BridgeError> {
     let name = place.name.as_str();
@@ -303,20 +496,33 @@ fn make_bridge(
     let index = match place.existing {
         Some(index) => index,
         None => {
-            let mac = MacAddress::from_ipv4(gateway);
+            let ipv4 = subnets.iter().find_map(|place| match place.gateway {
+                IpAddr::V4(gateway) => Some(MacAddress::from_ipv4(gateway)),
+                IpAddr::V6(_) => None,
+            });
+            let mac = match ipv4 {
+                Some(mac) => mac,
+                None => MacAddress::random().map_err(|errno| failed(NetlinkError::Open(errno.into())))?,
+            };
             let requests = [route::create_bridge(name, mac, mtu), route::set_alias(name, mark)];
             connection.request(&requests).map_err(failed)?;
             let link = route::link(connection, name).map_err(failed)?;
             link.ok_or_else(|| failed(NetlinkError::Malformed(format!("find the interface `{name}`"))))?.index
         }
     };
-    let requests = [
-        // A kernel without IPv6 refuses this one, and needs it not.
-        route::disable_ipv6_autoconfiguration(name),
-        route::add_address(index, gateway, subnet),
-        route::set_up(name),
-        route::set_ipv4(name, &[(Ipv4Setting::RouteLocalnet, 1)]),
-    ];
+    let ipv6 = subnets.iter().any(|place| !place.subnet.is_ipv4());
+    // A kernel without IPv6 refuses this one, and needs it not.
+    let mut requests = vec![route::disable_ipv6_autoconfiguration(name)];
+    let address = |place: &NetworkSubnet| route::add_address(index, place.gateway, place.subnet);
+    requests.extend(subnets.iter().map(address));
+    if ipv6 {
+        endpoint::enable_ipv6(name).map_err(|error| BridgeError::NoIpv6(name.to_owned(), error))?;
+        // Neighbours are asked for from a link-local address; Docker's bridges have this one.
+        let link_local = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]);
+        requests.push(route::add_address(index, link_local, Subnet::containing(link_local, 64)));
+    }
+    requests.push(route::set_up(name));
+    requests.push(route::set_ipv4(name, &[(Ipv4Setting::RouteLocalnet, 1)]));
     let answers = connection.request_each(&requests).map_err(failed)?;
     answers.into_iter().skip(1).collect::<Result<(), _>>().map_err(failed)?;
     Ok(index)

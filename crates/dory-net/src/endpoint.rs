@@ -1,16 +1,17 @@
 //! Endpoints: a container's place in a network, and the loopback that every container has.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use dory_sys::netlink::{NetlinkProtocol, in_network_namespace};
 use dory_types::NetworkId;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Ipv4Subnet, MacAddress};
+use crate::address::MacAddress;
 use crate::netlink::{Connection, Message, NetlinkError};
-use crate::network::Network;
+use crate::network::{Network, NetworkSubnet};
 use crate::route::{self, VethPeer};
+use crate::subnet::Subnet;
 
 /// How the host's ends of veth pairs begin; ten random digits follow. A name made from the container's id would still
 /// be taken when a container starts again at once, because the kernel clears a dead namespace in its own time.
@@ -31,6 +32,9 @@ pub enum EndpointError {
     /// The container's end could not be set up.
     #[error("cannot set up `{0}` in the container")]
     SetUp(String, #[source] NetlinkError),
+    /// The container's interface can have no IPv6 address.
+    #[error("cannot enable IPv6 on `{0}` in the container")]
+    NoIpv6(String, #[source] std::io::Error),
     /// A setting is none of a network's.
     #[error("invalid network setting `{0}`: a name that begins with `net.` is needed")]
     SysctlName(String),
@@ -46,14 +50,25 @@ pub struct EndpointConfig {
     pub mark: String,
     /// The interface's name in the container, `eth0` for the first network.
     pub interface: String,
-    /// The container's address.
-    pub address: Ipv4Addr,
-    /// The MAC address; by default Docker's, made from the address.
+    /// The container's addresses: one for each of the network's subnets.
+    pub addresses: Vec<IpAddr>,
+    /// The MAC address; by default Docker's, made from the IPv4 address.
     pub mac: Option<MacAddress>,
-    /// True where this network gives the container its default route.
+    /// True where this network gives the container its default routes.
     pub default_route: bool,
     /// Settings to write in the container's namespace, such as `net.ipv4.conf.eth0.forwarding`.
     pub sysctls: Vec<(String, String)>,
+}
+
+/// An address of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointAddress {
+    /// The container's address.
+    pub address: IpAddr,
+    /// The length of the subnet's prefix, in bits.
+    pub prefix: u8,
+    /// The way out of the network; none where it has no outside.
+    pub gateway: Option<IpAddr>,
 }
 
 /// A container's place in a network, as it is kept in the container's record.
@@ -65,41 +80,84 @@ pub struct Endpoint {
     pub interface: String,
     /// The interface's name on the engine's side, which [`crate::BridgeNetwork::sweep`] is told.
     pub host_interface: String,
-    /// The container's address.
-    pub address: Ipv4Addr,
-    /// The network's subnet.
-    pub subnet: Ipv4Subnet,
-    /// The network's gateway.
-    pub gateway: Ipv4Addr,
+    /// The container's IPv4 address, if the network has such.
+    pub ipv4: Option<EndpointAddress>,
+    /// The container's IPv6 address, if the network has such.
+    pub ipv6: Option<EndpointAddress>,
     /// The container's MAC address.
     pub mac: MacAddress,
 }
 
-/// Makes the pair with `alias` on the host's end, a port of the bridge `bridge`, and sets the inner end up.
+impl Endpoint {
+    /// The addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = EndpointAddress> + use<> {
+        self.ipv4.into_iter().chain(self.ipv6)
+    }
+
+    /// What `config` asks for in `network`; its interface on the engine's side is `host_interface`.
+    pub(crate) fn new(
+        network: &Network,
+        internal: bool,
+        config: &EndpointConfig,
+        host_interface: String,
+    ) -> Result<Self, EndpointError> {
+        let of = |place: Option<&NetworkSubnet>| {
+            let place = place?;
+            let address = *config.addresses.iter().find(|address| place.subnet.contains(**address))?;
+            let gateway = (!internal).then_some(place.gateway);
+            Some(EndpointAddress { address, prefix: place.subnet.prefix(), gateway })
+        };
+        let (ipv4, ipv6) = (of(network.ipv4()), of(network.ipv6()));
+        let mac = match (config.mac, ipv4.map(|it| it.address)) {
+            (Some(mac), _) => mac,
+            (None, Some(IpAddr::V4(address))) => MacAddress::from_ipv4(address),
+            _ => MacAddress::random().map_err(EndpointError::Name)?,
+        };
+        Ok(Self {
+            network: network.id.clone(),
+            interface: config.interface.clone(),
+            host_interface,
+            ipv4,
+            ipv6,
+            mac,
+        })
+    }
+}
+
+/// How the host's end of a pair is made a port.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Port<'a> {
+    /// Index of the bridge.
+    pub(crate) bridge: u32,
+    /// The host interface's alias.
+    pub(crate) alias: &'a str,
+    /// True where neighbours on the bridge must not be reached.
+    pub(crate) isolated: bool,
+    /// True where the network has no outside.
+    pub(crate) internal: bool,
+}
+
+/// Makes the pair with `port.alias` on the host's end, a port of the bridge, and sets the inner end up.
 pub(crate) fn connect(
     network: &Network,
-    bridge: u32,
-    alias: &str,
+    port: Port<'_>,
     netns: BorrowedFd<'_>,
     config: &EndpointConfig,
 ) -> Result<Endpoint, EndpointError> {
     let sysctls = sysctl_files(&config.sysctls)?;
-    let place = network.subnets[0];
-    let endpoint = Endpoint {
-        network: network.id.clone(),
-        interface: config.interface.clone(),
-        host_interface: host_interface_name()?,
-        address: config.address,
-        subnet: place.subnet,
-        gateway: place.gateway,
-        mac: config.mac.unwrap_or_else(|| MacAddress::from_ipv4(config.address)),
-    };
+    let endpoint = Endpoint::new(network, port.internal, config, host_interface_name()?)?;
     let join = |error| EndpointError::Join(network.name.clone(), error);
     let mut connection = Connection::open(NetlinkProtocol::Route).map_err(join)?;
     let peer = VethPeer { name: &endpoint.interface, mac: endpoint.mac, netns };
     let host = endpoint.host_interface.as_str();
-    let pair = [route::create_veth(host, bridge, network.mtu, &peer), route::set_port(host, alias)];
-    let made = connection.request(&pair).map_err(join).and_then(|()| {
+    let pair = [
+        route::create_veth(host, port.bridge, network.mtu, &peer),
+        route::set_port(host, port.alias, port.isolated),
+        // A kernel without IPv6 refuses this one, and needs it not.
+        route::disable_ipv6_autoconfiguration(host),
+    ];
+    let answers = connection.request_each(&pair).map_err(join)?;
+    let made = answers.into_iter().take(2).collect::<Result<(), _>>().map_err(join).and_then(|()| {
         in_network_namespace(netns, || set_up_inside(&endpoint, config.default_route, &sysctls))
             .map_err(EndpointError::Enter)?
     });
@@ -111,7 +169,7 @@ pub(crate) fn connect(
 }
 
 /// Sets up loopback and the interface; runs in the container's namespace.
-fn set_up_inside(
+pub(crate) fn set_up_inside(
     endpoint: &Endpoint,
     default_route: bool,
     sysctls: &[SysctlFile<'_>],
@@ -123,23 +181,87 @@ fn set_up_inside(
         .map_err(failed)?
         .map(|link| link.index)
         .ok_or_else(|| failed(NetlinkError::Malformed(format!("find the interface `{interface}`"))))?;
-    let mut requests = vec![
+    let mut requests = Vec::new();
+    if endpoint.ipv6.is_some() {
+        enable_ipv6(interface).map_err(|error| EndpointError::NoIpv6(interface.to_owned(), error))?;
+    } else {
         // A kernel without IPv6 refuses this one, and needs it not.
-        route::disable_ipv6_autoconfiguration(interface),
-        route::set_up("lo"),
-        route::add_address(index, endpoint.address, endpoint.subnet),
-        route::set_up(interface),
-    ];
+        requests.push(route::disable_ipv6_autoconfiguration(interface));
+    }
+    let optional = requests.len();
+    requests.push(route::set_up("lo"));
+    for EndpointAddress { address, prefix, .. } in endpoint.addresses() {
+        requests.push(route::add_address(index, address, Subnet::containing(address, prefix)));
+    }
+    requests.push(route::set_up(interface));
     if default_route {
-        requests.push(route::add_default_route(endpoint.gateway));
+        let gateways = endpoint.addresses().filter_map(|it| it.gateway);
+        requests.extend(gateways.map(|gateway| route::set_default_route(index, gateway)));
     }
     let answers = connection.request_each(&requests).map_err(failed)?;
-    answers.into_iter().skip(1).collect::<Result<(), _>>().map_err(failed)?;
+    answers.into_iter().skip(optional).collect::<Result<(), _>>().map_err(failed)?;
     for sysctl in sysctls {
         std::fs::write(&sysctl.path, sysctl.value)
             .map_err(|source| EndpointError::Sysctl(sysctl.name.to_owned(), source))?;
     }
     Ok(())
+}
+
+/// Lets the interface `name` of the thread's namespace have IPv6 addresses. An outer engine may have turned IPv6 off for
+/// every interface to come (`net.ipv6.conf.default.disable_ipv6`).
+pub(crate) fn enable_ipv6(name: &str) -> std::io::Result<()> {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    match std::fs::read_to_string(&path)?.trim() {
+        "0" => Ok(()),
+        _ => std::fs::write(&path, "0"),
+    }
+}
+
+/// Takes the container out of a network: deletes the pair, and with it the container's interface and its routes. Blocks
+/// for a grace period of the kernel, some 17 ms. A pair that is gone is no error.
+///
+/// # Errors
+/// The refusal of the kernel.
+pub fn disconnect(endpoint: &Endpoint) -> Result<(), NetlinkError> {
+    let mut connection = Connection::open(NetlinkProtocol::Route)?;
+    match connection.request(&[route::delete_link(&endpoint.host_interface)]) {
+        Err(error) if error.errno() == Some(rustix::io::Errno::NODEV) => Ok(()),
+        result => result,
+    }
+}
+
+/// Sends what has no other way, in `netns`, by the first of `endpoints` that has a gateway, for each family; where none
+/// has, the default route goes.
+///
+/// # Errors
+/// [`EndpointError::Enter`] and [`EndpointError::SetUp`].
+pub fn set_default_routes(netns: BorrowedFd<'_>, endpoints: &[&Endpoint]) -> Result<(), EndpointError> {
+    in_network_namespace(netns, || route_by(endpoints)).map_err(EndpointError::Enter)?
+}
+
+/// As [`set_default_routes`], in the container's namespace.
+fn route_by(endpoints: &[&Endpoint]) -> Result<(), EndpointError> {
+    let failed = |error| EndpointError::SetUp("default route".to_owned(), error);
+    let mut connection = Connection::open(NetlinkProtocol::Route).map_err(failed)?;
+    let links = route::links(&mut connection).map_err(failed)?;
+    let index = |name: &str| links.iter().find(|link| link.name == name).map(|link| link.index);
+    let there = route::routes(&mut connection).map_err(failed)?;
+    let mut requests = Vec::new();
+    for ipv4 in [true, false] {
+        let gateway = |endpoint: &&Endpoint| {
+            let address = if ipv4 { endpoint.ipv4 } else { endpoint.ipv6 };
+            Some((index(&endpoint.interface)?, address?.gateway?))
+        };
+        if let Some((index, gateway)) = endpoints.iter().find_map(gateway) {
+            requests.push(route::set_default_route(index, gateway));
+            continue;
+        }
+        let of_family =
+            |route: &&route::Route| route.destination.prefix() == 0 && route.destination.is_ipv4() == ipv4;
+        let old = there.iter().filter(of_family).filter_map(|route| route.interface);
+        requests.extend(old.map(|index| route::delete_default_route(index, ipv4)));
+    }
+    connection.request(&requests).map_err(failed)
 }
 
 /// Sets up the loopback interface in `netns`, which is all that the network `none` has.
@@ -186,7 +308,7 @@ fn host_interface_name() -> Result<String, EndpointError> {
 
 /// A setting's file under `/proc/sys/net`.
 #[derive(Debug, PartialEq, Eq)]
-struct SysctlFile<'a> {
+pub(crate) struct SysctlFile<'a> {
     name: &'a str,
     path: String,
     value: &'a str,
@@ -194,7 +316,7 @@ struct SysctlFile<'a> {
 
 /// The files of `sysctls`. Only names below `net` are taken, since those alone belong to a network namespace, and only
 /// such characters as cannot leave that directory.
-fn sysctl_files(sysctls: &[(String, String)]) -> Result<Vec<SysctlFile<'_>>, EndpointError> {
+pub(crate) fn sysctl_files(sysctls: &[(String, String)]) -> Result<Vec<SysctlFile<'_>>, EndpointError> {
     let plain = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
     };

@@ -4,18 +4,21 @@
 //! addresses of its records to [`Ipam::restore`]. Two sources of truth could differ; one cannot.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use dory_types::NetworkId;
 
-use crate::address::Ipv4Subnet;
+use crate::network::NetworkSubnet;
+use crate::subnet::{Subnet, successor};
 
 /// An address cannot be had. The sentences are Docker's, since clients look for them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
     /// Every address of the subnet is taken.
-    #[error("no available IPv4 addresses on this network's address pools: {network} ({id})")]
+    #[error("no available {family} addresses on this network's address pools: {network} ({id})")]
     Exhausted {
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
         /// The network's name.
         network: String,
         /// Its id.
@@ -25,13 +28,13 @@ pub enum IpamError {
     #[error("invalid address {address}: It does not belong to any of this network's subnets")]
     OutOfRange {
         /// The requested address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// The requested address is taken.
     #[error("Address already in use")]
     InUse {
         /// The requested address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
 }
 
@@ -40,80 +43,96 @@ pub enum IpamError {
 pub struct Ipam {
     id: NetworkId,
     network: String,
-    subnet: Ipv4Subnet,
-    taken: BTreeSet<Ipv4Addr>,
+    subnet: Subnet,
+    range: Subnet,
+    taken: BTreeSet<IpAddr>,
 }
 
 impl Ipam {
-    /// The addresses of `subnet`, of which `gateway` is taken. Errors name the network by `id` and `network`.
-    pub fn new(id: NetworkId, network: impl Into<String>, subnet: Ipv4Subnet, gateway: Ipv4Addr) -> Self {
-        Self { id, network: network.into(), subnet, taken: BTreeSet::from([gateway]) }
+    /// The addresses of `place`, of which the gateway and the auxiliary ones are taken. Errors name the network by `id`
+    /// and `network`.
+    pub fn new(id: NetworkId, network: impl Into<String>, place: &NetworkSubnet) -> Self {
+        let taken = place.auxiliary.values().copied().chain([place.gateway]).collect();
+        let range = place.range.unwrap_or(place.subnet);
+        Self { id, network: network.into(), subnet: place.subnet, range, taken }
     }
 
-    /// Takes `requested`, or else the lowest address that is free.
+    /// Takes `requested`, or else the lowest address of the range that is free.
     ///
     /// # Errors
     /// [`IpamError::OutOfRange`] and [`IpamError::InUse`] for a requested address, [`IpamError::Exhausted`] without.
-    pub fn allocate(&mut self, requested: Option<Ipv4Addr>) -> Result<Ipv4Addr, IpamError> {
+    pub fn allocate(&mut self, requested: Option<IpAddr>) -> Result<IpAddr, IpamError> {
         let address = match requested {
             Some(address) if !self.is_host(address) => return Err(IpamError::OutOfRange { address }),
             Some(address) if self.taken.contains(&address) => return Err(IpamError::InUse { address }),
             Some(address) => address,
-            None => self
-                .lowest_free()
-                .ok_or_else(|| IpamError::Exhausted { network: self.network.clone(), id: self.id.clone() })?,
+            None => self.lowest_free().ok_or_else(|| IpamError::Exhausted {
+                family: if self.subnet.is_ipv4() { "IPv4" } else { "IPv6" },
+                network: self.network.clone(),
+                id: self.id.clone(),
+            })?,
         };
         self.taken.insert(address);
         Ok(address)
     }
 
     /// Gives `address` back.
-    pub fn release(&mut self, address: Ipv4Addr) {
+    pub fn release(&mut self, address: IpAddr) {
         self.taken.remove(&address);
     }
 
     /// Takes what an earlier engine's containers hold. Returns the addresses that are no hosts of this subnet: their
     /// containers were connected before the subnet changed.
-    pub fn restore(&mut self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Vec<Ipv4Addr> {
+    pub fn restore(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
         let (ours, others) = addresses.into_iter().partition::<Vec<_>, _>(|address| self.is_host(*address));
         self.taken.extend(ours);
         others
     }
 
-    /// True where a container may bear `address`: neither the network's own nor the broadcast address.
-    fn is_host(&self, address: Ipv4Addr) -> bool {
-        self.subnet.contains(address) && address != self.subnet.base() && address != self.subnet.broadcast()
+    /// True where a container may bear `address`: neither the network's own nor, for IPv4, the broadcast address.
+    fn is_host(&self, address: IpAddr) -> bool {
+        let broadcast = self.subnet.is_ipv4() && address == self.subnet.last();
+        self.subnet.contains(address) && address != self.subnet.base() && !broadcast
     }
 
-    /// The lowest host address that is not taken: the first gap in the ordered set.
-    fn lowest_free(&self) -> Option<Ipv4Addr> {
-        let mut candidate = self.subnet.nth(1)?;
-        for taken in &self.taken {
-            if *taken == candidate {
-                candidate = Ipv4Addr::from_bits(candidate.to_bits().checked_add(1)?);
-            } else if *taken > candidate {
+    /// The lowest host address of the range that is not taken: the first gap in the ordered set.
+    fn lowest_free(&self) -> Option<IpAddr> {
+        let mut candidate = self.range.base();
+        if candidate == self.subnet.base() {
+            candidate = successor(candidate)?;
+        }
+        for taken in self.taken.range(candidate..) {
+            if *taken != candidate {
                 break;
             }
+            candidate = successor(candidate)?;
         }
-        self.is_host(candidate).then_some(candidate)
+        (self.range.contains(candidate) && self.is_host(candidate)).then_some(candidate)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
-    fn address(last: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, 0, 0, last)
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
     }
 
-    fn ipam() -> Ipam {
-        Ipam::new(NetworkId::from_bytes([7; 32]), "bridge", "10.0.0.0/29".parse().unwrap(), address(1))
+    fn ipam(subnet: &str, gateway: &str, range: Option<&str>) -> Ipam {
+        let place = NetworkSubnet {
+            subnet: subnet.parse().unwrap(),
+            gateway: gateway.parse().unwrap(),
+            range: range.map(|range| range.parse().unwrap()),
+            auxiliary: BTreeMap::new(),
+        };
+        Ipam::new(NetworkId::from_bytes([7; 32]), "bridge", &place)
     }
 
     #[test]
     fn gives_the_lowest_free_address() {
-        let mut ipam = ipam();
+        let mut ipam = ipam("10.0.0.0/29", "10.0.0.1", None);
         let all: Vec<_> = std::iter::from_fn(|| ipam.allocate(None).ok()).collect();
         assert_eq!(all, [2, 3, 4, 5, 6].map(address));
         assert!(matches!(ipam.allocate(None), Err(IpamError::Exhausted { .. })));
@@ -123,27 +142,43 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_elsewhere_is_left_out() {
-        let mut ipam =
-            Ipam::new(NetworkId::from_bytes([7; 32]), "n", "10.0.0.0/29".parse().unwrap(), address(3));
-        let all: Vec<_> = std::iter::from_fn(|| ipam.allocate(None).ok()).collect();
-        assert_eq!(all, [1, 2, 4, 5, 6].map(address));
+    fn leaves_out_gateways_and_keeps_to_the_range() {
+        for (gateway, range, expected) in [
+            ("10.0.0.3", None, vec![1, 2, 4, 5, 6]),
+            ("10.0.0.1", Some("10.0.0.4/30"), vec![4, 5, 6]),
+            ("10.0.0.4", Some("10.0.0.4/31"), vec![5]),
+            ("10.0.0.1", Some("10.0.0.0/30"), vec![2, 3]),
+        ] {
+            let mut ipam = ipam("10.0.0.0/29", gateway, range);
+            let all: Vec<_> = std::iter::from_fn(|| ipam.allocate(None).ok()).collect();
+            assert_eq!(all, expected.into_iter().map(address).collect::<Vec<_>>(), "{gateway} {range:?}");
+        }
+    }
+
+    #[test]
+    fn ipv6_has_no_broadcast_address() {
+        let mut ipam = ipam("fd00::/126", "fd00::1", None);
+        let all: Vec<_> = std::iter::from_fn(|| ipam.allocate(None).ok()).map(|it| it.to_string()).collect();
+        assert_eq!(all, ["fd00::2", "fd00::3"]);
+        let exhausted = ipam.allocate(None).unwrap_err().to_string();
+        assert!(exhausted.starts_with("no available IPv6 addresses"), "{exhausted}");
     }
 
     #[test]
     fn a_requested_address_must_be_free_and_a_host() {
-        let mut ipam = ipam();
+        let mut ipam = ipam("10.0.0.0/29", "10.0.0.1", Some("10.0.0.0/30"));
         assert_eq!(ipam.allocate(Some(address(5))), Ok(address(5)));
         assert_eq!(ipam.allocate(Some(address(5))), Err(IpamError::InUse { address: address(5) }));
-        for wrong in [address(0), address(7), address(8), Ipv4Addr::LOCALHOST] {
+        for wrong in [address(0), address(7), address(8), IpAddr::from([127, 0, 0, 1])] {
             assert_eq!(ipam.allocate(Some(wrong)), Err(IpamError::OutOfRange { address: wrong }));
         }
     }
 
     #[test]
     fn restores_what_records_hold() {
-        let mut ipam = ipam();
-        assert_eq!(ipam.restore([address(2), address(3), Ipv4Addr::LOCALHOST]), [Ipv4Addr::LOCALHOST]);
+        let mut ipam = ipam("10.0.0.0/29", "10.0.0.1", None);
+        let elsewhere = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(ipam.restore([address(2), address(3), elsewhere]), [elsewhere]);
         assert_eq!(ipam.allocate(None), Ok(address(4)));
     }
 }

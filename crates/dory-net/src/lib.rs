@@ -27,18 +27,24 @@ mod port;
 mod relay;
 mod resolv_conf;
 mod route;
+mod subnet;
 mod survey;
 
 pub use address::{AddressError, Ipv4Subnet, MacAddress};
-pub use bridge::{BridgeConfig, BridgeError, BridgeNetwork, NetworkFact};
+pub use bridge::{BridgeConfig, BridgeError, BridgeNetwork, NetworkFact, SubnetWish, sweep_bridges};
 pub use dns::{
     DnsClient, DnsDirectory, DnsForwarder, DnsMember, DnsNetwork, DnsOrigin, DnsServer, DnsServerError,
     DnsUpstream, ForwarderError, RESOLVER,
 };
-pub use endpoint::{Endpoint, EndpointConfig, EndpointError, configure_loopback};
+pub use endpoint::{
+    Endpoint, EndpointAddress, EndpointConfig, EndpointError, configure_loopback, disconnect,
+    set_default_routes,
+};
 pub use hosts::{ExtraHost, ExtraHostError, HostTarget, Hosts};
 pub use ipam::{Ipam, IpamError};
 pub use netlink::NetlinkError;
 pub use network::{Driver, Network, NetworkSubnet};
+pub use pool::AddressPool;
 pub use port::{PortAllocator, PortMapping, PortProxy, PortRequest, Protocol, Publication, PublishError};
 pub use resolv_conf::ResolvConf;
+pub use subnet::{Subnet, SubnetError};

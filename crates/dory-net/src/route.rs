@@ -1,17 +1,20 @@
 //! Requests of rtnetlink(7): links, addresses and routes, as many as fit one purpose in one datagram.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::address::{Ipv4Subnet, MacAddress};
+use crate::address::MacAddress;
 use crate::netlink::{Attributes, Connection, Message, NetlinkError, flags};
+use crate::subnet::Subnet;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -24,6 +27,7 @@ const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -37,6 +41,9 @@ const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+/// `IFA_F_NODAD`: the address is usable at once, no probe for a second bearer is sent.
+const IFA_F_NODAD: u32 = 0x2;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -85,14 +92,14 @@ pub(crate) struct Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InterfaceAddress {
     pub(crate) index: u32,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) subnet: Ipv4Subnet,
+    pub(crate) address: IpAddr,
+    pub(crate) subnet: Subnet,
 }
 
 /// A route outside the table of local addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Route {
-    pub(crate) destination: Ipv4Subnet,
+    pub(crate) destination: Subnet,
     pub(crate) interface: Option<u32>,
 }
 
@@ -167,11 +174,15 @@ pub(crate) fn set_alias(name: &str, alias: &str) -> Message {
 ///
 /// Where bridged frames pass the packet filter (`bridge-nf-call-iptables`, on by default), a container that connects to
 /// its own published port is rewritten while still in the bridge, and would get no answer without the hairpin mode.
-pub(crate) fn set_port(name: &str, alias: &str) -> Message {
-    let mut message = change_link(name, "set the alias and the hairpin mode");
+/// An `isolated` port exchanges frames with the bridge itself alone, which needs no packet filter (since kernel 4.18).
+pub(crate) fn set_port(name: &str, alias: &str, isolated: bool) -> Message {
+    let mut message = change_link(name, "set the alias and the port modes");
     message.bytes(IFLA_IFALIAS, alias.as_bytes()).nest(IFLA_LINKINFO, |info| {
         info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
             port.u8(IFLA_BRPORT_MODE, 1);
+            if isolated {
+                port.u8(IFLA_BRPORT_ISOLATED, 1);
+            }
         });
     });
     message
@@ -251,40 +262,82 @@ pub(crate) fn delete_link(name: &str) -> Message {
 }
 
 /// Gives the interface `index` the address `address` of `subnet`, with the subnet's route. An address that is there
-/// already is no error.
-pub(crate) fn add_address(index: u32, address: Ipv4Addr, subnet: Ipv4Subnet) -> Message {
-    let mut header = [0; IFADDRMSG];
-    header[0] = AF_INET;
-    header[1] = subnet.prefix();
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    let mut message = Message::new(
+/// already is no error. No duplicate is looked for: who has which address is the engine's own decision.
+pub(crate) fn add_address(index: u32, address: IpAddr, subnet: Subnet) -> Message {
+    let mut message = address_message(
         RTM_NEWADDR,
         flags::ACK | flags::CREATE | flags::REPLACE,
-        &header,
-        format!("add the address {address}/{}", subnet.prefix()),
+        index,
+        address,
+        subnet.prefix(),
+        "add",
     );
-    message
-        .bytes(IFA_LOCAL, &address.octets())
-        .bytes(IFA_ADDRESS, &address.octets())
-        .bytes(IFA_BROADCAST, &subnet.broadcast().octets());
+    match subnet.last() {
+        IpAddr::V4(broadcast) => message.bytes(IFA_BROADCAST, &broadcast.octets()),
+        IpAddr::V6(_) => message.u32(IFA_FLAGS, IFA_F_NODAD),
+    };
     message
 }
 
-/// Adds the default route by `gateway`.
-pub(crate) fn add_default_route(gateway: Ipv4Addr) -> Message {
+/// Takes the address `address` from the interface `index`; the subnet's route goes with it.
+pub(crate) fn delete_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+    address_message(RTM_DELADDR, flags::ACK, index, address, prefix, "delete")
+}
+
+/// A message about `address`.
+fn address_message(kind: u16, flags: u16, index: u32, address: IpAddr, prefix: u8, verb: &str) -> Message {
+    let mut header = [0; IFADDRMSG];
+    header[0] = family(address);
+    header[1] = prefix;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut message = Message::new(kind, flags, &header, format!("{verb} the address {address}/{prefix}"));
+    let octets = octets(address);
+    message.bytes(IFA_LOCAL, &octets).bytes(IFA_ADDRESS, &octets);
+    message
+}
+
+/// Adds the default route by `gateway` over the interface `index`, in place of one that is there.
+pub(crate) fn set_default_route(index: u32, gateway: IpAddr) -> Message {
+    let mut message = default_route_message(
+        RTM_NEWROUTE,
+        flags::ACK | flags::CREATE | flags::REPLACE,
+        gateway,
+        format!("add the default route by {gateway}"),
+    );
+    message.bytes(RTA_GATEWAY, &octets(gateway)).u32(RTA_OIF, index);
+    message
+}
+
+/// Deletes the default route of a family over the interface `index`.
+pub(crate) fn delete_default_route(index: u32, ipv4: bool) -> Message {
+    let of = if ipv4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let mut message =
+        default_route_message(RTM_DELROUTE, flags::ACK, of, "delete the default route".to_owned());
+    message.u32(RTA_OIF, index);
+    message
+}
+
+/// A message about a route to everywhere in the family of `of`.
+fn default_route_message(kind: u16, flags: u16, of: IpAddr, operation: String) -> Message {
     let mut header = [0; RTMSG];
-    header[0] = AF_INET;
+    header[0] = family(of);
     header[4] = RT_TABLE_MAIN;
     header[5] = RTPROT_BOOT;
     header[7] = RTN_UNICAST;
-    let mut message = Message::new(
-        RTM_NEWROUTE,
-        flags::ACK | flags::CREATE | flags::EXCL,
-        &header,
-        format!("add the default route by {gateway}"),
-    );
-    message.bytes(RTA_GATEWAY, &gateway.octets());
-    message
+    Message::new(kind, flags, &header, operation)
+}
+
+/// The address family's number.
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+/// The bytes of an address.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// Every interface.
@@ -323,30 +376,29 @@ fn read_link(payload: &[u8]) -> Option<Link> {
     })
 }
 
-/// Every IPv4 address of every interface.
+/// Every address of every interface, link-local ones of IPv6 left out: every interface has the same of those.
 pub(crate) fn addresses(connection: &mut Connection) -> Result<Vec<InterfaceAddress>, NetlinkError> {
-    let mut header = [0; IFADDRMSG];
-    header[0] = AF_INET;
-    let request = Message::new(RTM_GETADDR, flags::DUMP, &header, "list the addresses");
+    let request = Message::new(RTM_GETADDR, flags::DUMP, &[AF_UNSPEC; IFADDRMSG], "list the addresses");
     Ok(connection.query(request)?.iter().filter_map(|payload| read_address(payload)).collect())
 }
 
 /// Reads an `RTM_NEWADDR`.
 fn read_address(payload: &[u8]) -> Option<InterfaceAddress> {
     let attributes = Attributes::after(payload, IFADDRMSG);
-    let address = ipv4(attributes.find(IFA_LOCAL).or_else(|| attributes.find(IFA_ADDRESS))?)?;
+    let address = ip(attributes.find(IFA_LOCAL).or_else(|| attributes.find(IFA_ADDRESS))?)?;
+    if is_link_local(address) {
+        return None;
+    }
     Some(InterfaceAddress {
         index: u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?),
         address,
-        subnet: Ipv4Subnet::containing(address, *payload.get(1)?),
+        subnet: Subnet::containing(address, *payload.get(1)?),
     })
 }
 
-/// Every IPv4 unicast route of every table but the local one.
+/// Every unicast route of every table but the local one, link-local ones of IPv6 left out.
 pub(crate) fn routes(connection: &mut Connection) -> Result<Vec<Route>, NetlinkError> {
-    let mut header = [0; RTMSG];
-    header[0] = AF_INET;
-    let request = Message::new(RTM_GETROUTE, flags::DUMP, &header, "list the routes");
+    let request = Message::new(RTM_GETROUTE, flags::DUMP, &[AF_UNSPEC; RTMSG], "list the routes");
     Ok(connection.query(request)?.iter().filter_map(|payload| read_route(payload)).collect())
 }
 
@@ -354,22 +406,36 @@ pub(crate) fn routes(connection: &mut Connection) -> Result<Vec<Route>, NetlinkE
 fn read_route(payload: &[u8]) -> Option<Route> {
     let attributes = Attributes::after(payload, RTMSG);
     let table = attributes.u32(RTA_TABLE).unwrap_or_else(|| u32::from(payload.get(4).copied().unwrap_or(0)));
-    if *payload.first()? != AF_INET || table == RT_TABLE_LOCAL || *payload.get(7)? != RTN_UNICAST {
+    if table == RT_TABLE_LOCAL || *payload.get(7)? != RTN_UNICAST {
         return None;
     }
-    let destination = match attributes.find(RTA_DST) {
-        Some(bytes) => ipv4(bytes)?,
-        None => Ipv4Addr::UNSPECIFIED,
+    let destination = match (attributes.find(RTA_DST), *payload.first()?) {
+        (Some(bytes), AF_INET | AF_INET6) => ip(bytes)?,
+        (None, AF_INET) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (None, AF_INET6) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
     };
+    if is_link_local(destination) {
+        return None;
+    }
     Some(Route {
-        destination: Ipv4Subnet::containing(destination, *payload.get(1)?),
+        destination: Subnet::containing(destination, *payload.get(1)?),
         interface: attributes.u32(RTA_OIF),
     })
 }
 
-/// The address whose four bytes are `bytes`.
-fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))
+/// True for `fe80::/10`.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// The address whose bytes are `bytes`: four, or sixteen.
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

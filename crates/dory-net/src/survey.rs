@@ -1,11 +1,11 @@
 //! What exists in the engine's network namespace, and what a new network may therefore be.
 
-use crate::address::Ipv4Subnet;
-use crate::bridge::{BridgeConfig, BridgeError};
+use crate::bridge::{BridgeConfig, BridgeError, SubnetWish};
 use crate::netlink::{Connection, NetlinkError};
 use crate::network::NetworkSubnet;
 use crate::pool;
 use crate::route::{self, InterfaceAddress, Link, Route};
+use crate::subnet::Subnet;
 
 /// How many bridges of other engines are stepped over before giving up.
 const NAMES_TRIED: u32 = 64;
@@ -42,9 +42,17 @@ impl Survey {
     }
 
     /// The bridge that bears `mark`, or else the first free name, beginning at `wanted` and raising its number.
-    pub(crate) fn place(&self, wanted: &str, mark: &str) -> Result<Place, BridgeError> {
+    ///
+    /// An `exact` name is taken or refused: somebody asked for it.
+    pub(crate) fn place(&self, wanted: &str, exact: bool, mark: &str) -> Result<Place, BridgeError> {
         if let Some(ours) = self.links.iter().find(|link| link.kind == "bridge" && link.alias == mark) {
             return Ok(Place { name: ours.name.clone(), existing: Some(ours.index) });
+        }
+        if exact {
+            return match self.links.iter().any(|link| link.name == wanted) {
+                true => Err(BridgeError::NameTaken(wanted.to_owned())),
+                false => Ok(Place { name: wanted.to_owned(), existing: None }),
+            };
         }
         let stem = wanted.trim_end_matches(|last: char| last.is_ascii_digit());
         let first: u32 = wanted[stem.len()..].parse().unwrap_or(0);
@@ -56,21 +64,25 @@ impl Survey {
             .ok_or_else(|| BridgeError::NoName(wanted.to_owned()))
     }
 
-    /// The subnet of the network and the bridge's address: those of the bridge that exists, those that were asked for,
-    /// or the first that are free.
-    pub(crate) fn subnet(
+    /// The place of the network in one family: that of the bridge that exists, what was asked for, or the first subnet
+    /// that is free.
+    pub(crate) fn place_of(
         &self,
         config: &BridgeConfig,
+        wish: &SubnetWish,
         existing: Option<u32>,
     ) -> Result<NetworkSubnet, BridgeError> {
-        let kept = self.addresses.iter().find(|address| Some(address.index) == existing);
+        let ipv4 = wish.ipv4;
+        let of_family = |it: &&InterfaceAddress| Some(it.index) == existing && it.subnet.is_ipv4() == ipv4;
+        let kept = self.addresses.iter().find(of_family);
         if let Some(kept) = kept
-            && config.subnet.is_none_or(|wanted| wanted == kept.subnet)
+            && wish.subnet.is_none_or(|wanted| wanted == kept.subnet)
         {
-            return Ok(NetworkSubnet { subnet: kept.subnet, gateway: kept.address });
+            return Ok(wish.place(kept.subnet, wish.gateway.unwrap_or(kept.address)));
         }
         let mut in_use = self.in_use(existing);
-        let subnet = match config.subnet {
+        in_use.extend(config.reserved.iter().copied());
+        let subnet = match wish.subnet {
             Some(wanted) => {
                 let overlap = in_use.into_iter().find(|used| used.prefix() > 0 && used.overlaps(wanted));
                 if let Some(existing) = overlap {
@@ -79,18 +91,19 @@ impl Survey {
                 wanted
             }
             None => {
-                in_use.extend(config.avoid.iter().map(|address| Ipv4Subnet::containing(*address, 32)));
-                pool::first_free(&in_use).ok_or(BridgeError::NoSubnet)?
+                in_use.extend(config.avoid.iter().map(|address| Subnet::containing(*address, 128)));
+                pool::first_free(&config.pools, ipv4, &in_use).ok_or(BridgeError::NoSubnet)?
             }
         };
-        match subnet.nth(1).filter(|gateway| *gateway != subnet.broadcast()) {
-            Some(gateway) => Ok(NetworkSubnet { subnet, gateway }),
+        let first = || subnet.nth(1).filter(|gateway| !ipv4 || *gateway != subnet.last());
+        match wish.gateway.or_else(first) {
+            Some(gateway) => Ok(wish.place(subnet, gateway)),
             None => Err(BridgeError::TooSmall(subnet)),
         }
     }
 
     /// The subnets of addresses and routes, except those of the interface `own`.
-    fn in_use(&self, own: Option<u32>) -> Vec<Ipv4Subnet> {
+    fn in_use(&self, own: Option<u32>) -> Vec<Subnet> {
         let addresses = self.addresses.iter().filter(|it| Some(it.index) != own).map(|it| it.subnet);
         let routes = self.routes.iter().filter(|it| own.is_none() || it.interface != own);
         addresses.chain(routes.map(|it| it.destination)).collect()
@@ -100,7 +113,6 @@ impl Survey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn link(index: u32, name: &str, kind: &str, alias: &str) -> Link {
         let (name, kind, alias) = (name.to_owned(), kind.to_owned(), alias.to_owned());
@@ -111,7 +123,7 @@ mod tests {
     fn survey() -> Survey {
         let address = |index, address: &str, prefix| {
             let address = address.parse().unwrap();
-            InterfaceAddress { index, address, subnet: Ipv4Subnet::containing(address, prefix) }
+            InterfaceAddress { index, address, subnet: Subnet::containing(address, prefix) }
         };
         let route = |destination: &str, interface| Route {
             destination: destination.parse().unwrap(),
@@ -132,17 +144,14 @@ mod tests {
         }
     }
 
-    fn config(subnet: Option<&str>) -> BridgeConfig {
-        BridgeConfig {
-            id: dory_types::NetworkId::from_bytes([1; 32]),
-            name: "bridge".into(),
-            bridge: "dory0".into(),
-            owner: "ours".into(),
-            subnet: subnet.map(|text| text.parse().unwrap()),
-            avoid: vec!["172.18.0.53".parse().unwrap()],
-            mtu: None,
-            options: BTreeMap::new(),
-        }
+    fn config() -> BridgeConfig {
+        let id = dory_types::NetworkId::from_bytes([1; 32]);
+        let avoid = vec!["172.18.0.53".parse().unwrap()];
+        BridgeConfig { avoid, ..BridgeConfig::new(id, "bridge", "dory0", "ours") }
+    }
+
+    fn wish(subnet: Option<&str>) -> SubnetWish {
+        SubnetWish { subnet: subnet.map(|text| text.parse().unwrap()), ..SubnetWish::ipv4() }
     }
 
     #[test]
@@ -154,8 +163,9 @@ mod tests {
             ("free0", "dory:new:net", "free0", None),
             ("eth0", "dory:new:net", "eth1", None),
         ] {
-            assert_eq!(survey.place(wanted, mark).unwrap(), Place { name: name.to_owned(), existing });
+            assert_eq!(survey.place(wanted, false, mark).unwrap(), Place { name: name.to_owned(), existing });
         }
+        assert!(matches!(survey.place("eth0", true, "dory:new:net"), Err(BridgeError::NameTaken(_))));
     }
 
     #[test]
@@ -168,13 +178,14 @@ mod tests {
             (Some("172.20.0.0/24"), Some(4), "172.20.0.0/24"),
             (Some("192.168.7.0/24"), None, "192.168.7.0/24"),
         ] {
-            assert_eq!(survey.subnet(&config(wanted), existing).unwrap().subnet.to_string(), expected);
+            let place = survey.place_of(&config(), &wish(wanted), existing).unwrap();
+            assert_eq!(place.subnet.to_string(), expected);
         }
-        let overlap = survey.subnet(&config(Some("172.17.3.0/24")), None);
+        let overlap = survey.place_of(&config(), &wish(Some("172.17.3.0/24")), None);
         assert!(matches!(overlap, Err(BridgeError::Overlap { .. })));
         for small in ["192.168.7.0/31", "192.168.7.0/32"] {
             assert!(
-                matches!(survey.subnet(&config(Some(small)), None), Err(BridgeError::TooSmall(_))),
+                matches!(survey.place_of(&config(), &wish(Some(small)), None), Err(BridgeError::TooSmall(_))),
                 "{small}"
             );
         }

@@ -1,7 +1,7 @@
 //! The engine's side of a running shim.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -137,9 +137,28 @@ impl ShimClient {
         })
     }
 
+    /// The container's network namespace; `None` where it is the engine's own. `held` are descriptors that the shim is to
+    /// hold while the container lives: sockets of ports that were published since the start.
+    ///
+    /// # Errors
+    /// As [`ShimError`].
+    pub fn network(&self, held: &[BorrowedFd<'_>]) -> Result<Option<OwnedFd>, ShimError> {
+        let (reply, _, mut descriptors) = self.ask_with(&Request::Network, held)?;
+        done(reply)?;
+        Ok(descriptors.pop())
+    }
+
     fn ask(&self, request: &Request) -> Result<(Reply, UnixStream, Vec<OwnedFd>), ShimError> {
+        self.ask_with(request, &[])
+    }
+
+    fn ask_with(
+        &self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, UnixStream, Vec<OwnedFd>), ShimError> {
         let stream = connect(&self.runtime_directory)?;
-        protocol::send(&stream, request, &[])?;
+        protocol::send(&stream, request, descriptors)?;
         let (reply, descriptors) = protocol::receive::<Reply>(&stream)?;
         Ok((reply, stream, descriptors))
     }

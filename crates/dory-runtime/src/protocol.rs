@@ -92,6 +92,9 @@ pub enum Request {
     },
     /// Answered with [`Reply::Done`] and a descriptor (`O_PATH`) of the container's root directory, mounts included.
     Root,
+    /// Answered with [`Reply::Done`] and a descriptor of the container's network namespace, where that is not the engine's.
+    /// Descriptors that come with the request are held as those of [`Launch::Run`] are.
+    Network,
 }
 
 /// The answer to a [`Request`].

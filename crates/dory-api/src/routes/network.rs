@@ -25,7 +25,7 @@ struct NetworkCreateResponse {
 #[serde(rename_all = "PascalCase", default)]
 struct NetworkConnectRequest {
     container: String,
-    endpoint_config: EndpointSettings,
+    endpoint_config: Option<EndpointSettings>,
 }
 
 /// API 1.51, `NetworkDisconnectRequest`.
@@ -78,7 +78,7 @@ async fn connect(
     Path(id): Path<String>,
     Json(request): Json<NetworkConnectRequest>,
 ) -> Result<(), ApiError> {
-    Ok(engine.connect_network(&id, &request.container, request.endpoint_config).await?)
+    Ok(engine.connect_network(&id, &request.container, request.endpoint_config.unwrap_or_default()).await?)
 }
 
 async fn disconnect(

@@ -1,6 +1,5 @@
 //! `create`: validation, defaults, and the first version of the record.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use super::record::Record;
 use super::request::{CreateContainer, CreatedContainer};
 use super::state::ContainerState;
 use super::validate;
-use crate::config::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig};
+use crate::config::{ContainerConfig, HostConfig, NetworkingConfig};
 use crate::engine::{Engine, Inner, blocking};
 use crate::options::PrivilegedMode;
 use crate::spec::namespace::{Mode, Modes};
@@ -144,8 +143,8 @@ impl Inner {
             host.masked_paths = Default::default();
             host.readonly_paths = Default::default();
         }
-        if let Ok((name, _)) = self.find_network(&host.network_mode) {
-            name.clone_into(&mut host.network_mode);
+        if let Ok(network) = self.networks.find(&host.network_mode) {
+            network.record.name().clone_into(&mut host.network_mode);
         }
         // Joined names become ids: a name may mean another container tomorrow. One that means none fails the start.
         for mode in [&mut host.network_mode, &mut host.pid_mode, &mut host.ipc_mode] {
@@ -183,7 +182,7 @@ impl Inner {
             LogConfig::from_docker(&host_config.log_config.kind, &host_config.log_config.config, &subject)
                 .map_err(|error| EngineError::invalid(error.to_string()))?;
         let mut points = self.collect_points(&config, &host_config)?;
-        let endpoint = endpoint_wish(&host_config, modes, networking);
+        let endpoints = self.endpoint_wishes(&config, &host_config, modes, networking)?;
         let user_namespace = self.allocate_user_namespace(&host_config, modes, id)?;
         let made = self.make_files(id, image, &user_namespace).and_then(|snapshot| {
             self.make_volumes(id, &mut points, &snapshot)?;
@@ -196,7 +195,7 @@ impl Inner {
                 args,
                 config: Arc::new(config),
                 host_config: Arc::new(host_config),
-                endpoint,
+                endpoints,
                 state: ContainerState::default(),
                 restart_count: 0,
                 stopped_by_user: false,
@@ -257,14 +256,4 @@ impl Inner {
             .map_err(|error| EngineError::failed("cannot make `.dockerenv`", error))?;
         Ok(snapshot)
     }
-}
-
-/// The wish for the container's network among those of the request.
-fn endpoint_wish(host: &HostConfig, modes: &Modes, networking: NetworkingConfig) -> EndpointSettings {
-    if modes.network != Mode::Private {
-        return EndpointSettings::default();
-    }
-    let wishes: BTreeMap<String, Option<EndpointSettings>> = networking.endpoints_config;
-    let mut wishes = wishes.into_iter().filter(|(name, _)| *name == host.network_mode || name == "default");
-    wishes.next().and_then(|(_, wish)| wish).unwrap_or_default()
 }

@@ -94,18 +94,8 @@ impl Engine {
         attributes
             .insert("execDuration".to_owned(), finished.since(record.state.started_at).as_secs().to_string());
         self.inner.events.publish("container", "die", container.id.as_str(), attributes);
-        if record.run.as_ref().is_some_and(|run| run.address.is_some()) {
-            let attributes = [
-                ("container".to_owned(), container.id.to_string()),
-                ("name".to_owned(), "bridge".to_owned()),
-                ("type".to_owned(), "bridge".to_owned()),
-            ];
-            self.inner.events.publish(
-                "network",
-                "disconnect",
-                self.inner.identity.bridge.as_str(),
-                attributes.into(),
-            );
+        for place in record.run.iter().flat_map(|run| &run.endpoints) {
+            self.inner.publish_network("disconnect", &place.network, Some(container));
         }
         self.inner.publish_mounts(&record, "unmount");
     }

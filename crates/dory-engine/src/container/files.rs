@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ pub(super) fn write_etc_files(
     container: &Container,
     record: &Record,
     modes: &Modes,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
 ) -> Result<EtcFiles> {
     if let Some(reference) = modes.network.container() {
         let directory = engine.registry.find(reference)?.directory.clone();
@@ -49,9 +49,9 @@ pub(super) fn write_etc_files(
             entry.parse().map_err(|error: dory_net::ExtraHostError| EngineError::invalid(error.to_string()))
         })
         .collect::<Result<_>>()?;
-    let gateway = engine.bridge.existing().map(|network| IpAddr::V4(network.subnet().gateway));
+    let gateway = engine.bridge.existing().and_then(|network| network.gateway()).map(IpAddr::V4);
     let hosts = Hosts {
-        address: address.map(IpAddr::V4),
+        address,
         hostname: &record.config.hostname,
         domainname: &record.config.domainname,
         extra: &extra,

@@ -1,6 +1,5 @@
 //! `inspect` and `list`: read from records, without any lock of the lifecycle.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dory_runtime::protocol::LOG_NAME;
@@ -15,9 +14,8 @@ use super::object::Container;
 use super::record::Record;
 use super::request::ListOptions;
 use crate::Result;
-use crate::config::{EndpointSettings, PortBinding, PortMap};
+use crate::config::{PortBinding, PortMap};
 use crate::engine::{Engine, Inner, blocking};
-use crate::spec::namespace::{Mode, Modes};
 use crate::spec::port;
 
 /// The storage driver's name: what it does is what Docker's overlay2 does, and clients ask for it by that name.
@@ -139,29 +137,6 @@ impl Inner {
             ports: ports(record),
             networks: self.networks(record),
         }
-    }
-
-    /// The endpoints of a container by network name.
-    pub(crate) fn networks(&self, record: &Record) -> BTreeMap<String, EndpointSettings> {
-        let Ok(modes) = Modes::parse(&record.host_config) else { return BTreeMap::new() };
-        let (name, id) = match modes.network {
-            Mode::Private => ("bridge", &self.identity.bridge),
-            Mode::Host => ("host", &self.identity.host),
-            Mode::None => ("none", &self.identity.none),
-            _ => return BTreeMap::new(),
-        };
-        let mut settings = record.endpoint.clone();
-        if let Some(run) = record.present_run() {
-            settings.network_id = id.to_string();
-            settings.endpoint_id.clone_from(&run.endpoint_id);
-            if let Some(endpoint) = &run.endpoint {
-                settings.gateway = endpoint.gateway.to_string();
-                settings.ip_address = endpoint.address.to_string();
-                settings.ip_prefix_len = endpoint.subnet.prefix();
-                settings.mac_address = endpoint.mac.to_string();
-            }
-        }
-        [(name.to_owned(), settings)].into()
     }
 
     fn summary(&self, record: &Record, sizes: Option<(i64, i64)>, now: Timestamp) -> ContainerSummary {

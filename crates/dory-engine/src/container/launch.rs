@@ -7,12 +7,11 @@
 //! 5. the record says that it runs
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use dory_cgroup::{Delegation, Group, Refusal};
-use dory_net::{EndpointConfig, PortMapping};
 use dory_runtime::client::EarlyAttachment;
 use dory_runtime::spec::{ContainerSpec, Rootfs};
 use dory_runtime::{FailureKind, LaunchError, Started};
@@ -29,7 +28,7 @@ use crate::error::chain;
 use crate::options::PrivilegedMode;
 use crate::spec::device::Devices;
 use crate::spec::namespace::{Mode, Modes};
-use crate::spec::{Joined, SpecInput, port, resources};
+use crate::spec::{Joined, SpecInput, resources};
 use crate::{EngineError, ErrorKind, Result};
 
 /// What runc and containerd put before the reason in Docker's message; clients look for the reason within it.
@@ -150,30 +149,20 @@ impl Inner {
     fn prepare(&self, container: &Arc<Container>) -> Result<ContainerSpec> {
         let record = container.record();
         let modes = Modes::parse(&record.host_config)?;
-        if let Mode::Named(name) = &modes.network {
-            return Err(EngineError::not_found(format!("network {name} not found")));
-        }
         let joined = self.joined(&modes)?;
         let points = self.points_to_mount(&record)?;
         let snapshot = self
             .store
             .snapshot(&container.id)
             .ok_or_else(|| EngineError::internal("the container's files are gone"))?;
-        let address = match modes.network {
-            Mode::Private => Some(self.take_address(&record)?),
-            _ => None,
-        };
+        let endpoints = self.take_endpoints(&record)?;
+        let address = endpoints.iter().find_map(|place| place.addresses.first().copied());
         let run = Run {
             group: Group::none(),
-            endpoint: None,
-            address,
-            endpoint_id: if address.is_some() {
-                dory_types::NetworkId::from_bytes(random_bytes()).to_string()
-            } else {
-                String::new()
-            },
+            endpoints,
             sandbox_id: dory_types::NetworkId::from_bytes(random_bytes()).to_string(),
             ports: Vec::new(),
+            published_on: None,
             facts: Vec::new(),
         };
         container.update(|record| record.run = Some(run));
@@ -223,7 +212,7 @@ impl Inner {
     fn run(self: &Arc<Self>, container: &Arc<Container>, spec: ContainerSpec) -> Result<Started, Failure> {
         remove_exit_record(container)?;
         let launcher = self.launcher()?;
-        let network = |namespace: BorrowedFd<'_>| self.connect(container, namespace);
+        let network = |namespace: BorrowedFd<'_>| self.connect_all(container, namespace);
         let mut early = Vec::new();
         let before_run = || early = connect_pending(container);
         let started = launcher.start(spec, network, before_run).map_err(failure)?;
@@ -283,20 +272,6 @@ impl Inner {
         Ok(Joined { network: pid(&modes.network)?, pid: pid(&modes.pid)?, ipc: pid(&modes.ipc)? })
     }
 
-    fn take_address(&self, record: &Record) -> Result<std::net::Ipv4Addr> {
-        let wish = record.endpoint.ipam_config.as_ref().map_or("", |wish| wish.ipv4_address.as_str());
-        let wished = match wish {
-            "" => None,
-            text => Some(
-                text.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {text}")))?,
-            ),
-        };
-        self.bridge
-            .network()?
-            .allocate(wished)
-            .map_err(|error| EngineError::failed("failed to allocate an address", error))
-    }
-
     /// The group with the limits that were asked for; one that is refused fails the start, by name.
     fn make_group(&self, container: &Container, record: &Record, devices: &mut Devices) -> Result<Group> {
         let mut resources = resources::resources(&record.host_config)?;
@@ -332,84 +307,6 @@ impl Inner {
         Ok(group)
     }
 
-    /// Step 3: the container's end of the network, and its published ports.
-    fn connect(&self, container: &Container, namespace: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
-        let record = container.record();
-        let run = record.run.as_ref();
-        let Some(address) = run.and_then(|run| run.address) else {
-            dory_net::configure_loopback(namespace)
-                .map_err(|error| EngineError::failed("cannot set up the loopback interface", error))?;
-            return Ok(Vec::new());
-        };
-        let network = self.bridge.network()?;
-        let mac = Some(record.endpoint.mac_address.as_str()).filter(|mac| !mac.is_empty());
-        let config = EndpointConfig {
-            mark: container.id.short().to_owned(),
-            interface: "eth0".to_owned(),
-            address,
-            mac: mac
-                .map(|mac| {
-                    mac.parse().map_err(|_| EngineError::invalid(format!("invalid MAC address: {mac}")))
-                })
-                .transpose()?,
-            default_route: true,
-            sysctls: Vec::new(),
-        };
-        let endpoint = network
-            .connect(namespace, &config)
-            .map_err(|error| EngineError::failed("failed to set up container networking", error))?;
-        container.update(|record| {
-            if let Some(run) = &mut record.run {
-                run.endpoint = Some(endpoint);
-            }
-        });
-        let requests = self.port_requests(&record)?;
-        let publication = network.publish(&self.ports, address, &requests).map_err(|error| {
-            let name = record.name.as_str();
-            let id = run.map_or("", |run| run.endpoint_id.as_str());
-            EngineError::failed(
-                format!(
-                    "failed to set up container networking: driver failed programming external connectivity on \
-                     endpoint {name} ({id})"
-                ),
-                error,
-            )
-        })?;
-        container.update(|record| {
-            if let Some(run) = &mut record.run {
-                run.ports.clone_from(&publication.ports);
-            }
-        });
-        container.save()?;
-        let mut attributes = std::collections::BTreeMap::new();
-        attributes.insert("container".to_owned(), container.id.to_string());
-        attributes.insert("name".to_owned(), "bridge".to_owned());
-        attributes.insert("type".to_owned(), "bridge".to_owned());
-        self.events.publish("network", "connect", self.identity.bridge.as_str(), attributes);
-        Ok(publication.sockets)
-    }
-
-    /// The ports of `-p`, and with `-P` any free port for each exposed one.
-    fn port_requests(&self, record: &Record) -> Result<Vec<dory_net::PortRequest>> {
-        let mut requests = port::requests(&record.host_config.port_bindings)?;
-        if record.host_config.publish_all_ports {
-            for port in port::exposed(&record.config, &record.host_config)? {
-                let known = |request: &dory_net::PortRequest| {
-                    request.container_port == port.number && request.protocol == port.protocol
-                };
-                if !requests.iter().any(known) {
-                    requests.push(dory_net::PortRequest {
-                        protocol: port.protocol,
-                        container_port: port.number,
-                        host_address: std::net::Ipv4Addr::UNSPECIFIED,
-                        host_ports: None,
-                    });
-                }
-            }
-        }
-        Ok(requests)
-    }
-
     /// Gives back what the present run holds, and goes on past failures. `failed` is for a start that did not succeed:
     /// its record forgets the run.
     pub(crate) fn release_run(&self, container: &Container, failed: bool) {
@@ -427,11 +324,7 @@ impl Inner {
                 tracing::warn!(container.id = %container.id, ?errors, "Cannot remove a control group");
             }
         }
-        if let Some(address) = run.address
-            && let Ok(network) = self.bridge.network()
-        {
-            release_network(container, network, &self.ports, address, &run.ports);
-        }
+        self.release_endpoints(container);
         match std::fs::remove_dir_all(&container.runtime_directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(container.id = %container.id, %error, "Cannot remove a runtime directory");
@@ -442,19 +335,6 @@ impl Inner {
             container.update(|record| record.run = None);
         }
     }
-}
-
-fn release_network(
-    container: &Container,
-    network: &dory_net::BridgeNetwork,
-    allocator: &dory_net::PortAllocator,
-    address: std::net::Ipv4Addr,
-    ports: &[PortMapping],
-) {
-    if let Err(error) = network.unpublish(allocator, address, ports) {
-        tracing::warn!(container.id = %container.id, %error, "Cannot take published ports back");
-    }
-    network.release(address);
 }
 
 /// The devices of a container.

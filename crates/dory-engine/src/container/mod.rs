@@ -32,7 +32,7 @@ pub(crate) use exit::stored_exit;
 pub(crate) use inspect::STORAGE_DRIVER;
 pub(crate) use name::random_bytes;
 pub(crate) use object::Container;
-pub(crate) use record::Record;
+pub(crate) use record::{PublishedOn, Record, RunEndpoint};
 pub(crate) use registry::Registry;
 pub(crate) use remove::prune_until;
 #[cfg(feature = "fuzzing")]

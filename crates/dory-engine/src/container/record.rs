@@ -1,11 +1,13 @@
 //! What is kept of a container in its directory, and what inspect is made of.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use dory_cgroup::Group;
 use dory_net::{Endpoint, PortMapping};
 use dory_runtime::spec::UserNamespace;
-use dory_types::{ContainerId, ContainerName, ImageId, Timestamp};
+use dory_types::{ContainerId, ContainerName, ImageId, NetworkId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::state::ContainerState;
@@ -28,8 +30,9 @@ pub(crate) struct Record {
     /// Merged with the image's.
     pub(crate) config: Arc<ContainerConfig>,
     pub(crate) host_config: Arc<HostConfig>,
-    /// What was wished of the endpoint on the bridge.
-    pub(crate) endpoint: EndpointSettings,
+    /// The networks that it is in whenever it runs, by name, and what is wished of its endpoint in each. None where it
+    /// shares another container's.
+    pub(crate) endpoints: BTreeMap<String, EndpointSettings>,
     pub(crate) state: ContainerState,
     pub(crate) restart_count: u32,
     /// A stop or kill was asked for: no restart policy but `always` at the engine's start goes against that.
@@ -46,16 +49,36 @@ pub(crate) struct Record {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) group: Group,
-    /// Taken from the bridge's subnet.
-    pub(crate) address: Option<std::net::Ipv4Addr>,
-    pub(crate) endpoint: Option<Endpoint>,
-    /// Names the endpoint in the API; 64 hexadecimal digits.
-    pub(crate) endpoint_id: String,
+    /// Its places in networks, in the order in which they were taken.
+    pub(crate) endpoints: Vec<RunEndpoint>,
     /// Names the network namespace in the API.
     pub(crate) sandbox_id: String,
     pub(crate) ports: Vec<PortMapping>,
+    /// The endpoint to which the published ports lead.
+    pub(crate) published_on: Option<PublishedOn>,
     /// What the surroundings refused and nobody asked for by name.
     pub(crate) facts: Vec<String>,
+}
+
+/// A place in a network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RunEndpoint {
+    /// The network's name.
+    pub(crate) name: String,
+    pub(crate) network: NetworkId,
+    /// Names the endpoint in the API; 64 hexadecimal digits.
+    pub(crate) endpoint_id: String,
+    /// Taken from the network's subnets; none in networks that give no interface.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The interface, once it was made.
+    pub(crate) endpoint: Option<Endpoint>,
+}
+
+/// To which endpoint published ports lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PublishedOn {
+    pub(crate) network: NetworkId,
+    pub(crate) address: Ipv4Addr,
 }
 
 impl Record {

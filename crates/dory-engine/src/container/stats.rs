@@ -185,9 +185,10 @@ fn collect(record: &Record) -> ContainerStats {
     };
     let Some(run) = record.present_run() else { return identity };
     let usage = run.group.usage();
-    let networks = match run.endpoint {
-        Some(_) => fs::read_to_string(format!("/proc/{}/net/dev", record.state.pid)).unwrap_or_default(),
-        None => String::new(),
+    let connected = run.endpoints.iter().any(|place| place.endpoint.is_some());
+    let networks = match connected {
+        true => fs::read_to_string(format!("/proc/{}/net/dev", record.state.pid)).unwrap_or_default(),
+        false => String::new(),
     };
     ContainerStats {
         read: Timestamp::now(),

@@ -34,6 +34,9 @@ const LIMITS: Limits = Limits { connections: 32, silence: Some(Duration::from_se
 /// The forwarder cannot begin, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwarderError {
+    /// The bridge has no IPv4 address.
+    #[error("the bridge `{0}` has no IPv4 address to serve DNS on")]
+    NoAddress(String),
     /// No socket on the bridge's address.
     #[error("cannot listen for DNS questions on {0}")]
     Listen(Ipv4Addr, #[source] io::Error),

@@ -12,7 +12,7 @@ use crate::netlink::{Attributes, Connection, Message, NetlinkError, flags};
 
 use expression::{Expressions, Register};
 pub(crate) use resolver::redirect_resolver;
-pub(crate) use table::{Firewall, PublishedPort};
+pub(crate) use table::{Admission, Firewall, PublishedPort};
 
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;

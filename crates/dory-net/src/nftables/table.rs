@@ -133,6 +133,15 @@ fn port_field(port: u16) -> [u8; 4] {
     [high, low, 0, 0]
 }
 
+/// What a network lets pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Admission {
+    /// Nothing goes beyond the network.
+    pub(crate) internal: bool,
+    /// What leaves gets an address of this machine.
+    pub(crate) masquerade: bool,
+}
+
 /// A network's table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Firewall {
@@ -147,7 +156,12 @@ impl Firewall {
 
     /// Brings the table to its full form with `bridge` and `subnet` in it. Published ports that are there stay, and no
     /// packet sees the table without its rules: an engine that starts again runs this over its predecessor's table.
-    pub(crate) fn install(&self, bridge: &str, subnet: Ipv4Subnet) -> Result<(), NetlinkError> {
+    pub(crate) fn install(
+        &self,
+        bridge: &str,
+        subnet: Option<Ipv4Subnet>,
+        admission: Admission,
+    ) -> Result<(), NetlinkError> {
         let table = self.table.as_str();
         let mut transaction = Transaction::default();
         transaction.add_table(table);
@@ -159,12 +173,14 @@ impl Firewall {
         for chain in base_chains().map(|(chain, _)| chain).into_iter().chain(["to_container"]) {
             transaction.flush_chain(table, chain);
         }
-        add_nat_rules(&mut transaction, table);
-        add_filter_rules(&mut transaction, table);
+        add_nat_rules(&mut transaction, table, admission);
+        add_filter_rules(&mut transaction, table, admission);
         let key = interface_key(bridge);
         transaction.add_elements(table, BRIDGES, &[Element::key(key)]);
         transaction.add_elements(table, PEERS, &[Element::key([key, key].concat())]);
-        transaction.add_elements(table, SUBNETS, &range(subnet));
+        if let Some(subnet) = subnet {
+            transaction.add_elements(table, SUBNETS, &range(subnet));
+        }
         transaction.commit()
     }
 
@@ -293,7 +309,7 @@ pub(super) fn address_element(
 }
 
 /// Fills the chains that rewrite addresses.
-fn add_nat_rules(transaction: &mut Transaction, table: &str) {
+fn add_nat_rules(transaction: &mut Transaction, table: &str, admission: Admission) {
     transaction.append_rule(table, "prerouting", None, |rule| {
         rule.is_loopback(payload::DESTINATION).leave();
     });
@@ -313,9 +329,11 @@ fn add_nat_rules(transaction: &mut Transaction, table: &str) {
                 .rewrite_destination();
         });
     }
-    transaction.append_rule(table, "postrouting", None, |rule| {
-        rule.source(SUBNETS).output_interface(BRIDGES, Membership::NotIn).masquerade();
-    });
+    if admission.masquerade && !admission.internal {
+        transaction.append_rule(table, "postrouting", None, |rule| {
+            rule.source(SUBNETS).output_interface(BRIDGES, Membership::NotIn).masquerade();
+        });
+    }
     // A container that reaches its neighbour by a published port: the answer must come back this way.
     transaction.append_rule(table, "postrouting", None, |rule| {
         rule.output_interface(BRIDGES, Membership::In).published().source(SUBNETS).masquerade();
@@ -326,15 +344,21 @@ fn add_nat_rules(transaction: &mut Transaction, table: &str) {
 }
 
 /// Fills the chains that let pass or drop.
-fn add_filter_rules(transaction: &mut Transaction, table: &str) {
+fn add_filter_rules(transaction: &mut Transaction, table: &str, admission: Admission) {
     transaction.append_rule(table, "loopback", None, |rule| {
         rule.input_interface(BRIDGES, Membership::In).is_loopback(payload::DESTINATION).drop();
     });
     transaction.append_rule(table, "forward", None, |rule| {
         rule.output_interface(BRIDGES, Membership::In).jump("to_container");
     });
-    transaction.append_rule(table, "to_container", None, |rule| rule.established().accept());
-    transaction.append_rule(table, "to_container", None, |rule| rule.published().accept());
+    if admission.internal {
+        transaction.append_rule(table, "forward", None, |rule| {
+            rule.input_interface(BRIDGES, Membership::In).output_interface(BRIDGES, Membership::NotIn).drop();
+        });
+    } else {
+        transaction.append_rule(table, "to_container", None, |rule| rule.established().accept());
+        transaction.append_rule(table, "to_container", None, |rule| rule.published().accept());
+    }
     transaction.append_rule(table, "to_container", None, |rule| {
         let (input, output) = (Register::unit(0), Register::unit(4));
         rule.load_input_interface(input)

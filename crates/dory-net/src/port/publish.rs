@@ -120,6 +120,27 @@ impl BridgeNetwork {
         Ok(())
     }
 
+    /// Sends connections to `ports`, which are published already, to the container at `address`: the container's other
+    /// network had them.
+    ///
+    /// # Errors
+    /// The refusal of the packet filter.
+    pub fn forward_ports(&self, address: Ipv4Addr, ports: &[PortMapping]) -> Result<(), NetlinkError> {
+        self.firewall().publish(&elements(address, ports))?;
+        forget_connections(ports);
+        Ok(())
+    }
+
+    /// The counterpart of [`Self::forward_ports`]: the ports stay reserved.
+    ///
+    /// # Errors
+    /// The refusal of the packet filter.
+    pub fn stop_forwarding(&self, address: Ipv4Addr, ports: &[PortMapping]) -> Result<(), NetlinkError> {
+        self.firewall().unpublish(&elements(address, ports))?;
+        forget_connections(ports);
+        Ok(())
+    }
+
     /// Takes over what an earlier engine published for the containers that still run, given by address: their ports are
     /// taken, what the packet filter lacks is put back, and what belongs to no container is removed. Ports that are in
     /// order are not touched, and their connections see no gap.

@@ -4,7 +4,7 @@
 //! ptrace rights over a process that may run as somebody else (and setns on a pidfd asks the same).
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -64,6 +64,11 @@ impl NamespaceSet {
     /// True where joining changes the user namespace.
     pub fn has_user(&self) -> bool {
         self.members.iter().any(|(name, ..)| *name == "user")
+    }
+
+    /// The network namespace, where it is not the shim's.
+    pub fn network(&self) -> Option<BorrowedFd<'_>> {
+        self.members.iter().find(|(name, ..)| *name == "net").map(|(.., descriptor)| descriptor.as_fd())
     }
 
     /// Makes this process's *children* members of the pid namespace.

@@ -28,7 +28,7 @@ impl Shim {
     fn try_serve(&mut self, stream: UnixStream) -> io::Result<()> {
         stream.set_read_timeout(Some(REQUEST_TIME))?;
         stream.set_write_timeout(Some(REQUEST_TIME))?;
-        let (request, _) = protocol::receive::<Request>(&stream)?;
+        let (request, descriptors) = protocol::receive::<Request>(&stream)?;
         match request {
             Request::Monitor => {
                 protocol::send(&stream, &Reply::State(self.state()), &[])?;
@@ -40,6 +40,11 @@ impl Shim {
                 protocol::send(&stream, &self.signal(exec.as_ref(), signal), &[])
             }
             Request::Resize { exec, size } => protocol::send(&stream, &self.resize(exec.as_ref(), size), &[]),
+            Request::Network => {
+                self.container.held.extend(descriptors);
+                let network = self.container.namespaces.network();
+                protocol::send(&stream, &Reply::Done, network.as_slice())
+            }
             Request::Root => protocol::send(&stream, &Reply::Done, &[self.container.root.as_fd()]),
         }
     }

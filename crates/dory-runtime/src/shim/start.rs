@@ -47,7 +47,6 @@ pub struct Container {
     /// Where the engine connects.
     pub listener: UnixListener,
     /// Sockets of published ports and the like; held, never used.
-    #[expect(dead_code, reason = "holding them open is their use: they must outlive the engine")]
     pub held: Vec<OwnedFd>,
     /// What the surroundings refused.
     pub facts: Vec<String>,

@@ -25,6 +25,7 @@ pub(super) async fn create(
     if version.at_least(41) {
         request.platform = query.get("platform").unwrap_or_default().to_owned();
     }
+    refuse_several_networks(&request, version)?;
     let created = engine.create_container(request).await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
@@ -63,6 +64,18 @@ fn take<T: DeserializeOwned + Default>(fields: &mut Map<String, Value>, name: &s
 
 fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     json::from_value(value).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
+}
+
+/// Before API 1.44 a container was made for one network, and connected to others afterwards.
+fn refuse_several_networks(request: &CreateContainer, version: ApiVersion) -> Result<(), ApiError> {
+    let networks: Vec<&str> = request.networking_config.endpoints_config.keys().map(String::as_str).collect();
+    if version.before(44) && networks.len() > 1 {
+        return Err(ApiError::bad_request(format!(
+            "Container cannot be connected to network endpoints: {}",
+            networks.join(", ")
+        )));
+    }
+    Ok(())
 }
 
 /// A client of an older API never meant a field that came later; dockerd drops these.

@@ -6,6 +6,7 @@ use dory_engine::{ContainerDetails, ContainerSummary, Engine, ListOptions, Netwo
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+use crate::ApiVersion;
 use crate::error::ApiError;
 use crate::json::Json;
 use crate::query::{Query, parse_integer};
@@ -38,11 +39,25 @@ pub(super) async fn top(
 /// `GET /containers/{id}/json`.
 pub(super) async fn inspect(
     State(engine): State<Engine>,
+    version: ApiVersion,
     Path(id): Path<String>,
     query: Query,
 ) -> Result<Json<InspectResponse>, ApiError> {
-    let details = engine.inspect_container(&id, query.boolean("size")).await?;
+    let mut details = engine.inspect_container(&id, query.boolean("size")).await?;
+    if version.before(45) {
+        add_short_id(&mut details);
+    }
     Ok(Json(InspectResponse::new(details)))
+}
+
+/// Before API 1.45 the short id stood among the aliases of networks that people made; since then it is a DNS name.
+fn add_short_id(details: &mut ContainerDetails) {
+    let short = details.id.short().to_owned();
+    for (name, endpoint) in &mut details.network_settings.networks {
+        if !matches!(name.as_str(), "bridge" | "host" | "none") {
+            endpoint.aliases.0.get_or_insert_default().push(short.clone());
+        }
+    }
 }
 
 /// API 1.51, `ContainerInspectResponse`: the engine's details, with network settings as every version shows them.
