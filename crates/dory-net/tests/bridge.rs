@@ -25,9 +25,10 @@ fn privileged_a_container_reaches_the_outside_masqueraded() {
     });
     assert_eq!(network.facts(), [NetworkFact::ForwardingEnabled]);
     assert_eq!(network.network().mtu, 1400, "the uplink's");
-    assert_eq!(network.subnet().subnet.to_string(), "172.17.0.0/16");
+    assert_eq!(subnet(&network), "172.17.0.0/16");
     inside(&container.netns, || {
-        for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(172, 17, 0, 2), network.subnet().gateway, OUTSIDE]
+        for address in
+            [Ipv4Addr::LOCALHOST, Ipv4Addr::new(172, 17, 0, 2), network.gateway().unwrap(), OUTSIDE]
         {
             assert!(ping(address), "{address}");
         }
@@ -66,10 +67,10 @@ fn privileged_engines_in_one_namespace_share_nothing() {
         (BridgeNetwork::ensure(&config("one")).unwrap(), BridgeNetwork::ensure(&config("other")).unwrap())
     });
     assert_eq!((one.network().bridge.as_str(), other.network().bridge.as_str()), ("dory0", "dory1"));
-    assert_eq!(other.subnet().subnet.to_string(), "172.18.0.0/16");
+    assert_eq!(subnet(&other), "172.18.0.0/16");
     let (here, there) = inside(&lab.engine, || (container(&one), container(&other)));
-    let _server = serve(&there.netns, there.endpoint.address, 80, 1);
-    assert!(ask(&here.netns, there.endpoint.address, 80).is_err(), "networks are apart");
+    let _server = serve(&there.netns, there.address(), 80, 1);
+    assert!(ask(&here.netns, there.address(), 80).is_err(), "networks are apart");
     inside(&lab.engine, || other.remove().unwrap());
     inside(&here.netns, || assert!(ping(OUTSIDE), "the other engine's end changes nothing here"));
 }
@@ -84,7 +85,7 @@ fn privileged_engines_that_start_together_do_not_collide() {
         };
         let engines: Vec<_> = (0..6).map(|number| start(format!("engine{number}"))).collect();
         let networks = engines.into_iter().map(|engine| engine.join().unwrap());
-        networks.map(|it| (it.network().bridge.clone(), it.subnet().subnet)).collect()
+        networks.map(|it| (it.network().bridge.clone(), subnet(&it))).collect()
     });
     places.sort();
     let expected: Vec<_> = (0..6)
@@ -99,7 +100,7 @@ fn privileged_a_nested_engine_takes_the_next_subnet() {
     let outer = inside(&lab.engine, || BridgeNetwork::ensure(&config("outer")).unwrap());
     let level_two = inside(&lab.engine, || container(&outer));
     let inner = inside(&level_two.netns, || BridgeNetwork::ensure(&config("inner")).unwrap());
-    assert_eq!(inner.subnet().subnet.to_string(), "172.18.0.0/16");
+    assert_eq!(subnet(&inner), "172.18.0.0/16");
     assert_eq!((inner.network().bridge.as_str(), inner.network().mtu), ("dory0", 1400));
     let level_three = inside(&level_two.netns, || container(&inner));
     let server = serve(&lab.outside, OUTSIDE, 80, 1);
@@ -116,9 +117,9 @@ fn privileged_the_next_engine_adopts_the_network() {
         (container, BridgeNetwork::ensure(&config("one")).unwrap())
     });
     assert_eq!(again.network().bridge, "dory0");
-    assert_eq!(again.subnet().subnet.to_string(), "172.17.0.0/16");
-    assert!(again.restore([container.endpoint.address]).is_empty());
-    assert_eq!(again.allocate(None).unwrap(), Ipv4Addr::new(172, 17, 0, 3));
+    assert_eq!(subnet(&again), "172.17.0.0/16");
+    assert!(again.restore([container.address().into()]).is_empty());
+    assert_eq!(again.allocate(&[]).unwrap(), [std::net::IpAddr::from([172, 17, 0, 3])]);
     inside(&container.netns, || assert!(ping(OUTSIDE)));
 }
 

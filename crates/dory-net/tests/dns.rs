@@ -86,7 +86,7 @@ fn privileged_a_container_asks_the_machines_loopback_resolver() {
     });
     // Nobody listens on the first.
     let (stopper, thread) = run_forwarder(&lab, &network, &[Ipv4Addr::new(127, 0, 0, 99), RESOLVER]);
-    let gateway = network.subnet().gateway;
+    let gateway = network.gateway().unwrap();
     let start = Instant::now();
     for id in 1..50 {
         assert_eq!(ask(&container.netns, gateway, id).unwrap(), answer(&question(id), 0));
@@ -117,7 +117,7 @@ fn privileged_a_container_asks_the_machines_loopback_resolver() {
         host_ports: Some(53..=53),
     };
     let ports = PortAllocator::new();
-    let address = container.endpoint.address;
+    let address = container.address();
     let _published = inside(&lab.engine, || network.publish(&ports, address, &[request]).unwrap());
     let server = inside(&container.netns, || UdpSocket::bind((address, 53)).unwrap());
     assert_eq!(ask(&container.netns, gateway, 60).unwrap(), answer(&question(60), 0));
@@ -141,6 +141,6 @@ fn privileged_a_question_that_nobody_answers_fails() {
         (network, container)
     });
     let _running = run_forwarder(&lab, &network, &[RESOLVER]);
-    let refused = ask(&container.netns, network.subnet().gateway, 5).unwrap();
+    let refused = ask(&container.netns, network.gateway().unwrap(), 5).unwrap();
     assert_eq!(refused[..4], [0, 5, 0x81, 0x82], "SERVFAIL, at once");
 }

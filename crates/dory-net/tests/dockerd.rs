@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{ENGINE, Lab, OUTSIDE, ask, config, container, inside, namespace, ping, run, serve};
+use common::{ENGINE, Lab, OUTSIDE, ask, config, container, inside, namespace, ping, run, serve, subnet};
 use dory_net::{BridgeNetwork, PortAllocator, PortRequest, Protocol};
 
 /// A dockerd with a root of its own, which ends with the value.
@@ -57,7 +57,7 @@ fn privileged_a_network_beside_a_dockerd_works_and_leaves_its_containers_alone()
     inside(&lab.engine, || {
         let _dockerd = Dockerd::start(root.path());
         let network = BridgeNetwork::ensure(&config("one")).unwrap();
-        assert_eq!(network.subnet().subnet.to_string(), "172.18.0.0/16", "dockerd has the first");
+        assert_eq!(subnet(&network), "172.18.0.0/16", "dockerd has the first");
         let ours = container(&network);
         inside(&ours.netns, || assert!(ping(OUTSIDE), "in spite of dockerd's FORWARD policy"));
 
@@ -77,8 +77,8 @@ fn privileged_a_network_beside_a_dockerd_works_and_leaves_its_containers_alone()
         let _serving = serve(&theirs, address, 80, 9);
         assert!(ask(&lab.engine, address, 80).is_ok());
         assert!(ask(&ours.netns, address, 80).is_err(), "its ports are not ours");
-        let _serving = serve(&ours.netns, ours.endpoint.address, 80, 9);
-        assert!(ask(&theirs, ours.endpoint.address, 80).is_err(), "nor ours its");
+        let _serving = serve(&ours.netns, ours.address(), 80, 9);
+        assert!(ask(&theirs, ours.address(), 80).is_err(), "nor ours its");
         let request = PortRequest {
             protocol: Protocol::Tcp,
             container_port: 80,
@@ -86,7 +86,7 @@ fn privileged_a_network_beside_a_dockerd_works_and_leaves_its_containers_alone()
             host_ports: Some(8080..=8080),
         };
         let ports = PortAllocator::new();
-        let _published = network.publish(&ports, ours.endpoint.address, &[request]).unwrap();
+        let _published = network.publish(&ports, ours.address(), &[request]).unwrap();
         assert!(ask(&lab.outside, ENGINE, 8080).is_ok());
         assert!(ask(&theirs, ENGINE, 8080).is_ok(), "what is published is for all");
 

@@ -37,12 +37,12 @@ impl Engine {
     }
 
     fn publish(&self, requests: &[PortRequest]) -> Result<Publication, PublishError> {
-        let address = self.server.endpoint.address;
+        let address = self.server.address();
         inside(&self.lab.engine, || self.network.publish(&self.ports, address, requests))
     }
 
     fn unpublish(&self, ports: &[PortMapping]) {
-        let address = self.server.endpoint.address;
+        let address = self.server.address();
         inside(&self.lab.engine, || self.network.unpublish(&self.ports, address, ports)).unwrap();
     }
 }
@@ -65,8 +65,8 @@ fn privileged_a_published_port_is_reached_from_everywhere() {
             std::fs::write(setting, bridged_frames_are_filtered).unwrap();
         });
         let published = engine.publish(&[tcp(ALL, 8080, 80)]).unwrap();
-        let server = serve(&engine.server.netns, engine.server.endpoint.address, 80, 6);
-        let gateway = engine.network.subnet().gateway;
+        let server = serve(&engine.server.netns, engine.server.address(), 80, 6);
+        let gateway = engine.network.gateway().unwrap();
         for (client, target, seen) in [
             (&engine.lab.outside, ENGINE, OUTSIDE),
             (&engine.lab.engine, Ipv4Addr::LOCALHOST, gateway),
@@ -90,7 +90,7 @@ fn privileged_a_published_port_is_reached_from_everywhere() {
 fn privileged_a_port_on_one_address_is_reached_there_alone() {
     let engine = Engine::new();
     let _published = engine.publish(&[tcp(Ipv4Addr::LOCALHOST, 8080, 80)]).unwrap();
-    let _server = serve(&engine.server.netns, engine.server.endpoint.address, 80, 9);
+    let _server = serve(&engine.server.netns, engine.server.address(), 80, 9);
     assert!(ask(&engine.lab.engine, Ipv4Addr::LOCALHOST, 8080).is_ok());
     assert!(ask(&engine.lab.engine, ENGINE, 8080).is_err());
     assert!(ask(&engine.lab.outside, ENGINE, 8080).is_err());
@@ -115,7 +115,7 @@ fn privileged_a_port_on_one_address_is_reached_there_alone() {
 #[test]
 fn privileged_what_is_not_published_is_not_reached() {
     let engine = Engine::new();
-    let address = engine.server.endpoint.address;
+    let address = engine.server.address();
     let _server = serve(&engine.server.netns, address, 80, 9);
     assert!(ask(&engine.neighbour.netns, address, 80).is_ok(), "neighbours talk");
     assert!(ask(&engine.lab.engine, address, 80).is_ok(), "the machine reaches its containers");
@@ -210,14 +210,14 @@ fn privileged_a_udp_client_that_was_early_is_served() {
 fn privileged_ipv6_clients_are_passed_on() {
     let engine = Engine::new();
     let published = engine.publish(&[tcp(ALL, 8080, 80), tcp(Ipv4Addr::LOCALHOST, 8081, 80)]).unwrap();
-    let address = engine.server.endpoint.address;
+    let address = engine.server.address();
     let proxy = inside(&engine.lab.engine, || PortProxy::bind(address, &published.ports));
     assert_eq!(proxy.ports(), &published.ports[..1], "the other is published on 127.0.0.1 alone");
     let (stop, stopper) = rustix::pipe::pipe().unwrap();
     let netns = engine.lab.engine.try_clone().unwrap();
     let thread = std::thread::spawn(move || inside(&netns, || proxy.run(stop.as_fd()).unwrap()));
     let _server = serve(&engine.server.netns, address, 80, 40);
-    let gateway = engine.network.subnet().gateway.to_string();
+    let gateway = engine.network.gateway().unwrap().to_string();
     for _ in 0..20 {
         assert_eq!(ask(&engine.lab.engine, Ipv6Addr::LOCALHOST, 8080).unwrap(), gateway);
         assert_eq!(ask(&engine.lab.engine, Ipv4Addr::LOCALHOST, 8080).unwrap(), gateway);
@@ -231,7 +231,7 @@ fn privileged_ipv6_clients_are_passed_on() {
 fn privileged_much_data_passes_the_proxy_both_ways() {
     let engine = Engine::new();
     let published = engine.publish(&[tcp(ALL, 8080, 80)]).unwrap();
-    let address = engine.server.endpoint.address;
+    let address = engine.server.address();
     let proxy = inside(&engine.lab.engine, || PortProxy::bind(address, &published.ports));
     let (stop, _stopper) = rustix::pipe::pipe().unwrap();
     let netns = engine.lab.engine.try_clone().unwrap();
@@ -290,14 +290,14 @@ fn privileged_ports_outlive_the_engine() {
     let stale = engine.publish(&[tcp(ALL, 8082, 80)]).unwrap();
     let lost = published.ports[1];
     inside(&engine.lab.engine, || run("nft flush map ip dory0 addresses"));
-    let server = serve(&engine.server.netns, engine.server.endpoint.address, 80, 4);
+    let server = serve(&engine.server.netns, engine.server.address(), 80, 4);
     assert!(ask(&engine.lab.outside, ENGINE, 8080).is_ok());
 
     // The next engine: nothing of the first is known but its records.
     let (network, ports) =
         inside(&engine.lab.engine, || (BridgeNetwork::ensure(&config("one")).unwrap(), PortAllocator::new()));
     assert!(ask(&engine.lab.outside, ENGINE, 8080).is_ok(), "no gap before the ports are restored");
-    let records = [(engine.server.endpoint.address, published.ports.clone())];
+    let records = [(engine.server.address(), published.ports.clone())];
     inside(&engine.lab.engine, || network.restore_ports(&ports, &records).unwrap());
     assert!(ask(&engine.lab.outside, ENGINE, 8080).is_ok());
     assert!(ask(&engine.lab.engine, Ipv4Addr::LOCALHOST, lost.host_port).is_ok(), "what was lost is back");
@@ -305,7 +305,7 @@ fn privileged_ports_outlive_the_engine() {
     drop(stale.sockets);
     assert!(ask(&engine.lab.outside, ENGINE, 8082).is_err(), "what no record claims is gone");
     let again = inside(&engine.lab.engine, || {
-        network.publish(&ports, engine.neighbour.endpoint.address, &[tcp(ALL, 8080, 80)])
+        network.publish(&ports, engine.neighbour.address(), &[tcp(ALL, 8080, 80)])
     });
     assert!(matches!(again, Err(PublishError::Allocated { port: 8080, .. })));
 }

@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -69,22 +68,28 @@ impl Lab {
 
 /// What most tests ask for.
 pub fn config(owner: &str) -> BridgeConfig {
-    BridgeConfig {
-        id: "ab".repeat(32).parse().unwrap(),
-        name: "bridge".into(),
-        bridge: "dory0".into(),
-        owner: owner.into(),
-        subnet: None,
-        avoid: Vec::new(),
-        mtu: None,
-        options: BTreeMap::new(),
-    }
+    BridgeConfig::new("ab".repeat(32).parse().unwrap(), "bridge", "dory0", owner)
 }
 
 /// A container: its namespace and its place in the network.
 pub struct Container {
     pub netns: OwnedFd,
     pub endpoint: Endpoint,
+}
+
+impl Container {
+    /// Its IPv4 address.
+    pub fn address(&self) -> Ipv4Addr {
+        match self.endpoint.ipv4.unwrap().address {
+            std::net::IpAddr::V4(address) => address,
+            other => panic!("{other} is not of IPv4"),
+        }
+    }
+}
+
+/// The network's IPv4 subnet, as text.
+pub fn subnet(network: &BridgeNetwork) -> String {
+    network.network().ipv4().unwrap().subnet.to_string()
 }
 
 /// Starts a container in `network`, whose engine's namespace is the thread's.
@@ -103,7 +108,7 @@ pub fn endpoint_config(network: &BridgeNetwork) -> EndpointConfig {
     EndpointConfig {
         mark: "test".into(),
         interface: "eth0".into(),
-        address: network.allocate(None).unwrap(),
+        addresses: network.allocate(&[]).unwrap(),
         mac: None,
         default_route: true,
         sysctls: Vec::new(),
