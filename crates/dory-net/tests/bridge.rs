@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use common::{
     ENGINE, Lab, OUTSIDE, ask, config, container, container_in, endpoint_config, inside, json, namespace,
-    ping, run, serve,
+    ping, run, serve, subnet,
 };
 use dory_net::{BridgeNetwork, NetworkFact, configure_loopback};
 
