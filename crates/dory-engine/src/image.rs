@@ -1,5 +1,8 @@
 //! Images: what the API says of them.
 
+mod platform;
+mod save;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;

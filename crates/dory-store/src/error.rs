@@ -106,6 +106,9 @@ pub enum StoreError {
         #[source]
         source: ExportError,
     },
+    /// Whoever takes an archive takes no more of it.
+    #[error("cannot write the image archive")]
+    WriteArchive(#[source] io::Error),
     /// A new image's layers are not those of its configuration.
     #[error("the layers are not those of the configuration of image `{image}`")]
     Layers {

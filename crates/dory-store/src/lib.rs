@@ -36,7 +36,7 @@ pub use files::{Change, ChangeKind, FileError, IdMap, IdRange, LayeredFiles, Pat
 pub use image::{
     ArchiveError, ChangeError, HealthcheckConfig, HistoryEntry, Image, ImageConfig, ImageHistory,
     ImagePlatform, ImageUser, ImportOptions, LoadProgress, LoadedImage, NewImage, RemoveError, RemoveOptions,
-    Removed, ResolveError, RootFilesystem, RunConfig, apply_changes,
+    Removed, ResolveError, RootFilesystem, RunConfig, SavePlan, apply_changes,
 };
 pub use layer::{ExportError, ExtractError, LayerRecord, UnpackLimits};
 pub use record::{Durability, RecordError, TEMPORARY_PREFIX, parse_record, read_record, write_record};

@@ -137,6 +137,26 @@ fn privileged_what_is_not_verified_leaves_nothing() {
 }
 
 #[test]
+fn privileged_layers_are_written_by_a_function() {
+    let (directory, store) = store();
+    let tar = Layer::new().file("a", &[1; 300_000]).file("b", b"2").tar();
+    let layer = store.ingest_written(|sink| sink.write_all(&tar)).unwrap();
+    assert_eq!(layer.diff_id(), Digest::of(&tar));
+    drop(layer);
+    // Its first half is an archive too: only the writer's word tells them apart.
+    let half = Layer::new().file("a", &[1; 300_000]).tar();
+    let written = store.ingest_written(|sink| {
+        sink.write_all(&half)?;
+        Err(std::io::Error::other("the container's files went away"))
+    });
+    assert!(chain(&written.unwrap_err()).ends_with("the container's files went away"));
+    let refused = Layer::new().file("../a", &[1; 3_000_000]).tar();
+    let error = store.ingest_written(|sink| sink.write_all(&refused)).unwrap_err();
+    assert!(chain(&error).contains("climbs out"), "{}", chain(&error));
+    assert_eq!(layers(directory.path()), 0);
+}
+
+#[test]
 fn privileged_layers_stay_as_long_as_somebody_needs_them() {
     let (directory, store) = store();
     let (one, two) = (Layer::new().file("a", b"1").tar(), Layer::new().file("a", b"2").tar());

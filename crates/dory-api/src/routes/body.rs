@@ -1,7 +1,7 @@
 //! Bodies that are streams: archives that come in, answers that have no length.
 
 use std::future::Future;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -56,6 +56,62 @@ async fn feed(mut body: Body, sender: mpsc::Sender<io::Result<Bytes>>) {
             return;
         }
     }
+}
+
+/// How much is gathered before it is sent, in bytes.
+const DOWNLOAD_PIECE: usize = 256 << 10;
+/// Pieces of a download that may wait for their client.
+const DOWNLOAD_QUEUE: usize = 4;
+
+/// An answer's body for a writer in a thread of its own; it waits for a client that is slower than the disk.
+#[derive(Debug)]
+pub(crate) struct BodyWriter {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    piece: Vec<u8>,
+}
+
+impl BodyWriter {
+    fn send(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(DOWNLOAD_PIECE));
+        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for BodyWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = bytes.len().min(DOWNLOAD_PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..length]);
+        if self.piece.len() == DOWNLOAD_PIECE {
+            self.send()?;
+        }
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()
+    }
+}
+
+/// An answer with the archive that `produce` writes, and flushes at its end. Where that fails the connection is cut:
+/// nobody takes part of an archive for the whole.
+pub(crate) fn download<E, F>(produce: impl FnOnce(BodyWriter) -> F) -> Response
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+{
+    let (sender, mut receiver) = mpsc::channel(DOWNLOAD_QUEUE);
+    let produced = produce(BodyWriter { sender: sender.clone(), piece: Vec::with_capacity(DOWNLOAD_PIECE) });
+    tokio::spawn(async move {
+        if let Err(error) = produced.await {
+            // Nobody listens where the client itself is the reason.
+            let _ = sender.send(Err(io::Error::other(error))).await;
+        }
+    });
+    let pieces = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
+    ([(CONTENT_TYPE, "application/x-tar")], Body::from_stream(pieces)).into_response()
 }
 
 /// Whether an answer may be cut off because its reader has gone.
@@ -113,6 +169,23 @@ mod tests {
                 Ok(text) => assert!(!cut && text == "first second"),
                 Err(error) => assert!(cut && error.kind() == io::ErrorKind::UnexpectedEof),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn downloads_what_is_written_and_cuts_what_fails() {
+        for fails in [false, true] {
+            let response = download(move |mut writer| async move {
+                tokio::task::spawn_blocking(move || {
+                    writer.write_all(&[7; DOWNLOAD_PIECE * 9 + 5])?;
+                    if fails { Err(io::Error::other("disk")) } else { writer.flush() }
+                })
+                .await
+                .unwrap()
+            });
+            let body = response.into_body().collect().await;
+            assert_eq!(body.is_err(), fails);
+            assert!(fails || body.unwrap().to_bytes() == [7; DOWNLOAD_PIECE * 9 + 5].as_slice());
         }
     }
 

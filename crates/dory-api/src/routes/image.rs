@@ -12,7 +12,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use super::body::{json_line, upload};
+use super::body::{download, json_line, upload};
 use crate::ApiVersion;
 use crate::error::ApiError;
 use crate::json::Json;
@@ -24,7 +24,7 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/images/json", get(list))
         .route("/images/create", post(create))
         .route("/images/load", post(load))
-        .route("/images/get", get(async || save()))
+        .route("/images/get", get(save))
         .route("/images/prune", post(prune))
         .route("/images/{*path}", get(read).post(write).delete(remove))
 }
@@ -88,8 +88,15 @@ async fn list(
     Ok(Json(summaries(images, version)))
 }
 
-fn save() -> ApiError {
-    ApiError::not_supported("saving images (docker save)")
+/// `GET /images/get?names=…`. `names` comes once for each image; older clients put commas between them.
+async fn save(State(engine): State<Engine>, query: Query) -> Result<Response, ApiError> {
+    let names = query.all("names").flat_map(|names| names.split(',')).filter(|name| !name.is_empty());
+    save_images(engine, names.map(str::to_owned).collect(), &query).await
+}
+
+async fn save_images(engine: Engine, names: Vec<String>, query: &Query) -> Result<Response, ApiError> {
+    let plan = engine.plan_save(names, query.get("platform").unwrap_or_default()).await?;
+    Ok(download(|sink| async move { engine.save_images(plan, sink).await }))
 }
 
 /// `GET /images/{name}/json`, `/history` and `/get`.
@@ -97,11 +104,12 @@ async fn read(
     State(engine): State<Engine>,
     version: ApiVersion,
     Path(path): Path<String>,
+    query: Query,
 ) -> Result<Response, ApiError> {
     match path.rsplit_once('/') {
         Some((name, "json")) => Ok(details(engine.inspect_image(name).await?, version)),
         Some((name, "history")) => Ok(Json(engine.image_history(name).await?).into_response()),
-        Some((_, "get")) => Err(save()),
+        Some((name, "get")) => save_images(engine, vec![name.to_owned()], &query).await,
         _ => Err(ApiError::page_not_found()),
     }
 }

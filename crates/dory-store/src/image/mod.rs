@@ -11,6 +11,7 @@ mod member;
 mod oci;
 mod remove;
 mod resolve;
+mod save;
 
 pub use add::NewImage;
 pub use archive::ArchiveError;
@@ -23,3 +24,4 @@ pub(crate) use index::ImageIndex;
 pub use load::{LoadProgress, LoadedImage};
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
 pub use resolve::{Image, ResolveError};
+pub use save::SavePlan;

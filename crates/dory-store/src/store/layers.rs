@@ -1,10 +1,12 @@
 //! Layers on their way into the store, and out of it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use dory_types::Digest;
@@ -139,6 +141,23 @@ impl Store {
         })
     }
 
+    /// Takes in the layer whose archive `write` writes: the differences of a container, or what a build step made.
+    /// It runs on a thread of its own, and what it writes is unpacked at the same time.
+    ///
+    /// # Errors
+    /// As [`Store::ingest_layer`]; the failure of `write` is the source of its [`ExtractError::Read`].
+    pub fn ingest_written<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        self: &Arc<Self>,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send,
+    ) -> Result<LayerLease, StoreError> {
+        let pipe = |error| StoreError::Extract { layer: "new".to_owned(), source: ExtractError::Read(error) };
+        let (reader, mut writer) = io::pipe().map_err(pipe)?;
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || write(&mut writer).map_err(io::Error::other));
+            self.ingest_layer(Written { reader, writing: Some(writing) }, &ExpectedLayer::default())
+        })
+    }
+
     /// As [`Store::ingest_layer`], for callers that know the layer by another name.
     pub(crate) fn ingest(
         self: &Arc<Self>,
@@ -149,20 +168,25 @@ impl Store {
         let announced = expected.blob.map_or(u64::MAX, |(_, size)| size);
         let unpacked = layer::unpack(Announced { source, left: announced }, &directory, expected.limits)?;
         check(expected, &unpacked)?;
-        self.place(staging, unpacked)
+        self.place(&staging, unpacked)
     }
 
     /// Gives a verified layer its name, unless the store has it already. It need not be on the disk yet: only the index
     /// makes a layer count, and it is written after a sync.
-    fn place(self: &Arc<Self>, staging: Staging<'_>, unpacked: Unpacked) -> Result<LayerLease, ExtractError> {
+    fn place(
+        self: &Arc<Self>,
+        staging: &Staging<'_>,
+        unpacked: Unpacked,
+    ) -> Result<LayerLease, ExtractError> {
         let Unpacked { diff_id, blob, record } = unpacked;
-        let mut state = self.lock();
-        if !state.layers.contains_key(&diff_id) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Entry::Vacant(entry) = state.layers.entry(diff_id) {
             let name = diff_id.hex();
             // What has the name without being known is left of something broken.
             self.trash.discard(&self.layers, name.as_bytes()).map_err(ExtractError::Root)?;
             fs::renameat(&self.temporary, &staging.name, &self.layers, &name).map_err(ExtractError::Root)?;
-            state.layers.insert(diff_id, record);
+            entry.insert(record);
             state.unsynced.insert(diff_id);
         }
         *state.leases.entry(diff_id).or_default() += 1;
@@ -255,6 +279,25 @@ impl Store {
         let directory = directory::open_child(&self.layers, name).ok()?;
         let record = read_record(&directory, layer::RECORD).ok()??;
         Some((diff_id, record))
+    }
+}
+
+/// Reads what a thread writes; its failure is a failure here and no end.
+struct Written<'scope> {
+    reader: io::PipeReader,
+    /// `None` when it was asked how it ended.
+    writing: Option<ScopedJoinHandle<'scope, io::Result<()>>>,
+}
+
+impl Read for Written<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        if length == 0
+            && let Some(writing) = self.writing.take()
+        {
+            writing.join().unwrap_or_else(|_| Err(io::Error::other("the archive's writer panicked")))?;
+        }
+        Ok(length)
     }
 }
 
