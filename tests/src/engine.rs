@@ -166,6 +166,28 @@ impl Engine {
             .status();
     }
 
+    /// Loads image archives through the docker command in `tools`.
+    ///
+    /// # Errors
+    /// The engine refuses one; the end of its log is in the error.
+    pub fn load_images(&self, tools: &Path, archives: &[PathBuf]) -> Result<()> {
+        for archive in archives {
+            let status = Command::new(tools.join("new/docker"))
+                .env("DOCKER_HOST", format!("unix://{}", self.socket.display()))
+                .args(["load", "--quiet", "--input"])
+                .arg(archive)
+                .stdout(Stdio::null())
+                .status()?;
+            ensure!(
+                status.success(),
+                "`docker load` of `{}` fails; log:\n{}",
+                archive.display(),
+                self.log_tail()
+            );
+        }
+        Ok(())
+    }
+
     /// The process id of the engine, which is that of `nsenter` since that replaces itself.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
@@ -215,6 +237,29 @@ impl Drop for Engine {
         let _ = self.stop(Signal::TERM);
         self.remove_control_groups();
     }
+}
+
+/// The image archives in `folder`, in order of their names.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn archives(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut archives: Vec<PathBuf> = std::fs::read_dir(folder)
+        .with_context(|| format!("cannot list `{}`", folder.display()))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "tar"))
+        .collect();
+    archives.sort();
+    Ok(archives)
+}
+
+/// Removes all containers: what is left running would outlive the engine.
+pub fn remove_containers(engine: &Engine, tools: &Path) {
+    let _ = Command::new("sh")
+        .args(["-c", "timeout 60 sh -c 'left=$(\"$0\" ps -aq); [ -z \"$left\" ] || \"$0\" rm -fv $left' \"$0\" >/dev/null 2>&1"])
+        .arg(tools.join("new/docker"))
+        .env("DOCKER_HOST", format!("unix://{}", engine.socket.display()))
+        .status();
 }
 
 /// Serves a page, and one that tells the caller's address, to see translation of addresses at work.

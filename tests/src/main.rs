@@ -4,13 +4,15 @@ mod archive;
 mod bench;
 mod engine;
 mod images;
+mod inspector;
 mod pattern;
 mod runner;
 mod session;
 mod transcript;
+mod with;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -32,6 +34,10 @@ enum Verb {
     Run(RunArguments),
     /// Measure dory beside dockerd.
     Bench(bench::BenchArguments),
+    /// Make the same things on dory and on dockerd, and report what they answer differently.
+    Inspector(inspector::InspectorArguments),
+    /// Run a command beside an engine of its own.
+    With(with::WithArguments),
     /// Make the archives of the test images that need nothing but this machine's busybox.
     Images {
         /// Where they go.
@@ -98,6 +104,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Verb::Run(arguments) => run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
+        Verb::Inspector(arguments) => inspector::run(&arguments),
+        Verb::With(arguments) => with::run(&arguments),
         Verb::Images { out, dory } => images::make_all(&out, dory.as_deref()).map(|()| true),
         Verb::Pack { root, out, tag, config } => images::pack(&root, &out, &tag, &config).map(|()| true),
     };
@@ -182,7 +190,7 @@ fn run_leg(kind: EngineKind, binary: &Path, cases: &[Case], around: &Surrounding
     if !tally.failed.is_empty() && kind == EngineKind::Dory {
         println!("the log of {} ends:\n{}", kind.name(), engine.log_tail());
     }
-    remove_containers(&engine, &around.tools);
+    engine::remove_containers(&engine, &around.tools);
     if let Err(error) = engine.stop(rustix::process::Signal::TERM) {
         println!("FAIL {error:#}");
         tally.failed.push(format!("{} does not stop cleanly", kind.name()));
@@ -190,39 +198,11 @@ fn run_leg(kind: EngineKind, binary: &Path, cases: &[Case], around: &Surrounding
     tally
 }
 
-/// What failed cases left running would outlive the engine.
-fn remove_containers(engine: &Engine, tools: &Path) {
-    let _ = Command::new("sh")
-        .args(["-c", "timeout 60 sh -c 'left=$(\"$0\" ps -aq); [ -z \"$left\" ] || \"$0\" rm -fv $left' \"$0\" >/dev/null 2>&1"])
-        .arg(tools.join("new/docker"))
-        .env("DOCKER_HOST", format!("unix://{}", engine.socket.display()))
-        .status();
-}
-
 fn ready_engine(kind: EngineKind, binary: &Path, around: &Surroundings) -> Result<Engine> {
     let mut engine = Engine::prepare(kind, binary, &around.work.join(kind.name()))?;
     let took = engine.start()?;
     println!("     {} answers after {} ms", kind.name(), took.as_millis());
-    let mut archives: Vec<PathBuf> = std::fs::read_dir(&around.images)
-        .with_context(|| format!("cannot list `{}`", around.images.display()))?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "tar"))
-        .collect();
-    archives.sort();
-    for archive in archives {
-        let status = Command::new(around.tools.join("new/docker"))
-            .env("DOCKER_HOST", format!("unix://{}", engine.socket.display()))
-            .args(["load", "--quiet", "--input"])
-            .arg(&archive)
-            .stdout(std::process::Stdio::null())
-            .status()?;
-        ensure!(
-            status.success(),
-            "`docker load` of `{}` fails; log:\n{}",
-            archive.display(),
-            engine.log_tail()
-        );
-    }
+    engine.load_images(&around.tools, &engine::archives(&around.images)?)?;
     Ok(engine)
 }
 

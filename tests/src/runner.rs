@@ -145,7 +145,8 @@ fn run_once(engine: &Engine, case: &Case, cli: Cli, around: &Surroundings) -> Re
     outcome
 }
 
-fn environment(engine: &Engine, cli: Cli, around: &Surroundings, id: &str) -> Vec<(String, String)> {
+/// What programs beside an engine find in their environment; `id` names the case.
+pub fn environment(engine: &Engine, cli: Cli, around: &Surroundings, id: &str) -> Vec<(String, String)> {
     let show = |path: &std::path::Path| path.display().to_string();
     let tools = show(&around.tools);
     let venv = around.tools.join("python/bin/python3");

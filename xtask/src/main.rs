@@ -1,6 +1,7 @@
 //! Everything around the product: tests, machines, images, benchmarks.
 
 mod debian;
+mod docker_py;
 mod fuzz;
 mod images;
 mod paths;
@@ -38,6 +39,14 @@ enum Verb {
     },
     /// Feed what reads foreign bytes with invented ones, one target after another.
     Fuzz(fuzz::Arguments),
+    /// Make the same things on dory and on dockerd, and report what they answer differently.
+    Inspector {
+        /// For example parts of the things' names, or `--all`; they go to `dory-tests inspector`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run docker-py's own integration tests against dockerd and dory.
+    DockerPy(docker_py::Arguments),
     /// Measure the release binary beside dockerd.
     #[command(subcommand)]
     Bench(Bench),
@@ -62,6 +71,8 @@ fn main() -> Result<()> {
             setup::tools().and_then(|_| test::build_tests()).and_then(|()| images::make(None)).map(drop)
         }
         Verb::Blackbox { arguments } => test::blackbox(&setup::tools()?, &test::release()?, &arguments),
+        Verb::Inspector { arguments } => test::inspector(&arguments),
+        Verb::DockerPy(arguments) => docker_py::run(&arguments),
         Verb::Bench(Bench::Run { arguments }) => test::bench(&arguments),
         Verb::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),

@@ -86,6 +86,25 @@ pub fn blackbox(tools: &Path, dory: &Path, arguments: &[String]) -> Result<()> {
     run(&mut command)
 }
 
+/// Compares what dory and dockerd answer about the same things.
+///
+/// # Errors
+/// An engine does not start, or something differs that docs/compatibility.md does not list.
+pub fn inspector(arguments: &[String]) -> Result<()> {
+    let tools = setup::tools()?;
+    let dory = release()?;
+    let images = images::make(Some(&dory))?;
+    let repository = paths::repository();
+    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    command
+        .args(["inspector", "--dockerd", "/usr/sbin/dockerd"])
+        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools, Path::new("--images"), &images])
+        .args([Path::new("--sets"), &repository.join("tests/inspector.sets")])
+        .args([Path::new("--known"), &repository.join("docs/compatibility.md")])
+        .args(arguments);
+    run(&mut command)
+}
+
 /// Measures the release binary beside dockerd.
 ///
 /// # Errors
@@ -106,7 +125,7 @@ pub fn bench(arguments: &[String]) -> Result<()> {
 /// A command in pid and mount namespaces of its own: whatever it starts and mounts ends with it.
 ///
 /// The inner shell makes the mounts a peer group of their own, so that what tests propagate stays among them.
-fn isolated(program: &Path) -> Command {
+pub fn isolated(program: &Path) -> Command {
     let mut command = Command::new("unshare");
     command
         .args([

@@ -1,0 +1,178 @@
+//! Where two answers differ, gathered over many answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// What stands on one side at one place.
+type Side = Option<Value>;
+
+/// One difference: where, and what each engine has there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// For example `container HostConfig.Memory`.
+    pub place: String,
+    /// Dory's value, `-` where it has none.
+    pub dory: String,
+    /// dockerd's.
+    pub dockerd: String,
+}
+
+/// All differences, each with the things and the API versions that show it.
+#[derive(Debug, Default)]
+pub struct Differences(BTreeMap<Difference, (BTreeSet<String>, BTreeSet<String>)>);
+
+impl Differences {
+    /// Compares two answers about `thing`, that API `version` gave; `subject` begins every place.
+    pub fn compare(&mut self, subject: &str, thing: &str, version: &str, dory: &Value, dockerd: &Value) {
+        let mut found = Vec::new();
+        walk(subject.to_owned(), Some(dory), Some(dockerd), &mut found);
+        for (place, dory, dockerd) in found {
+            let difference = Difference { place, dory: shown(&dory), dockerd: shown(&dockerd) };
+            let (things, versions) = self.0.entry(difference).or_default();
+            things.insert(thing.to_owned());
+            versions.insert(version.to_owned());
+        }
+    }
+
+    /// Prints those that `known` has no reason for (all with `everything`); true where there are none.
+    pub fn report(&self, known: &Known, everything: bool) -> bool {
+        let mut unknown = 0;
+        for (difference, (things, versions)) in &self.0 {
+            let reason = known.reason(&difference.place);
+            unknown += usize::from(reason.is_none());
+            if reason.is_some() && !everything {
+                continue;
+            }
+            println!("{}", difference.place);
+            println!("    dory     {}", difference.dory);
+            println!("    dockerd  {}", difference.dockerd);
+            println!("    in {} ({}){}", some(things), join(versions), reason.map_or(String::new(), |why| format!("\n    known: {why}")));
+        }
+        let stale = known.unused(self.0.keys().map(|difference| difference.place.as_str()));
+        for place in &stale {
+            println!("listed and not seen: {place}");
+        }
+        println!("\n{} differences, {unknown} of them not in the list", self.0.len());
+        unknown == 0
+    }
+}
+
+/// A few of many names.
+fn some(names: &BTreeSet<String>) -> String {
+    let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+    let more = names.len() - shown.len();
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+fn join(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+}
+
+fn shown(side: &Side) -> String {
+    side.as_ref().map_or_else(|| "-".to_owned(), Value::to_string)
+}
+
+fn walk(place: String, dory: Option<&Value>, dockerd: Option<&Value>, found: &mut Vec<(String, Side, Side)>) {
+    match (dory, dockerd) {
+        (Some(Value::Object(one)), Some(Value::Object(other))) => {
+            let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            for key in keys {
+                walk(format!("{place}{}{key}", separator(&place)), one.get(key), other.get(key), found);
+            }
+        }
+        (Some(Value::Array(one)), Some(Value::Array(other)))
+            if !one.is_empty() && !other.is_empty() && one.iter().chain(other).all(Value::is_object) =>
+        {
+            let named = |items: &[Value]| items.iter().map(identity).collect::<Vec<_>>();
+            let (names, others) = (named(one), named(other));
+            for (name, item) in names.iter().zip(one) {
+                let twin = others.iter().position(|other| other == name).map(|index| &other[index]);
+                walk(format!("{place}[]"), Some(item), twin, found);
+            }
+            for (name, item) in others.iter().zip(other) {
+                if names.contains(name) {
+                    continue;
+                }
+                walk(format!("{place}[]"), None, Some(item), found);
+            }
+        }
+        (one, other) if one == other => {}
+        (one, other) => found.push((place, one.cloned(), other.cloned())),
+    }
+}
+
+/// What tells the objects of a list apart, for example mounts by where they are.
+pub fn identity(item: &Value) -> String {
+    const KEYS: [&str; 6] = ["Names", "Destination", "Name", "PrivatePort", "RepoTags", "CreatedBy"];
+    let parts: Vec<String> = KEYS.iter().filter_map(|key| item.get(key)).map(Value::to_string).collect();
+    let address = item.get("IP").map_or(String::new(), Value::to_string);
+    if parts.is_empty() { item.to_string() } else { format!("{} {address}", parts.join(" ")) }
+}
+
+/// Between subject and field a blank, between fields a dot.
+fn separator(place: &str) -> &'static str {
+    if place.contains(' ') { "." } else { " " }
+}
+
+/// The differences that have a reason, as the tables of `docs/compatibility.md` list them.
+#[derive(Debug, Default)]
+pub struct Known(Vec<(String, String)>);
+
+impl Known {
+    /// Reads the rows ``| `place` | reason |``, and several places in one row; `*` at the end of a place stands for
+    /// whatever follows.
+    pub fn parse(text: &str) -> Self {
+        let mut known = Vec::new();
+        for line in text.lines() {
+            let Some((places, reason)) = line.strip_prefix("| `").and_then(|row| row.split_once(" | ")) else {
+                continue;
+            };
+            for place in places.split('`').step_by(2).filter(|place| !place.is_empty()) {
+                known.push((place.to_owned(), reason.trim_end_matches([' ', '|']).to_owned()));
+            }
+        }
+        Self(known)
+    }
+
+    fn reason(&self, place: &str) -> Option<&str> {
+        self.0.iter().find(|(pattern, _)| matches(pattern, place)).map(|(_, reason)| reason.as_str())
+    }
+
+    fn unused<'place>(&self, places: impl Iterator<Item = &'place str> + Clone) -> Vec<&str> {
+        let seen = |pattern: &str| places.clone().any(|place| matches(pattern, place));
+        self.0.iter().map(|(pattern, _)| pattern.as_str()).filter(|pattern| !seen(pattern)).collect()
+    }
+}
+
+fn matches(pattern: &str, place: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => place.starts_with(start),
+        None => pattern == place,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn finds_what_differs() {
+        let mut differences = Differences::default();
+        let dory = json!({"A": 1, "B": {"C": null, "D": [{"E": 1}]}, "F": [1]});
+        let dockerd = json!({"A": 1, "B": {"C": [], "D": [{"E": 2}]}, "G": 0, "F": [1]});
+        differences.compare("container", "plain", "1.41", &dory, &dockerd);
+        let places: Vec<&str> = differences.0.keys().map(|difference| difference.place.as_str()).collect();
+        assert_eq!(places, ["container B.C", "container B.D[].E", "container G"]);
+    }
+
+    #[test]
+    fn reads_the_list() {
+        let known = Known::parse("# T\n\n| place | reason |\n|---|---|\n| `a B.C`, `a D.*` | because. |\n| x | y |\n");
+        assert_eq!(known.reason("a B.C"), Some("because."));
+        assert_eq!((known.reason("a D.E"), known.reason("a B")), (Some("because."), None));
+        assert_eq!(known.unused(["a B.C"].into_iter()), ["a D.*"]);
+    }
+}
