@@ -77,11 +77,25 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         command
             .current_dir(arguments.tests.parent().context("the folder of tests is a root")?)
             .args(["with", "--engine", engine])
-            .args([Path::new("--binary"), binary, Path::new("--tools"), &tools, Path::new("--images"), &images]);
+            .args([
+                Path::new("--binary"),
+                binary,
+                Path::new("--tools"),
+                &tools,
+                Path::new("--images"),
+                &images,
+            ]);
         for tag in TAGS {
             command.args(["--tag", tag]);
         }
-        command.arg(python.join("bin/python")).args(["-m", "pytest", "-q", "--timeout=120", "-p", "no:cacheprovider"]);
+        command.arg(python.join("bin/python")).args([
+            "-m",
+            "pytest",
+            "-q",
+            "--timeout=120",
+            "-p",
+            "no:cacheprovider",
+        ]);
         for file in LEFT_OUT {
             command.arg("--ignore").arg(arguments.tests.join("integration").join(file));
         }

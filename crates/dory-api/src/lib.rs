@@ -19,6 +19,7 @@ mod connection_tests;
 mod detach;
 mod dispatch;
 mod error;
+mod framed;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod hijack;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use regex_lite::Regex;
 use serde_json::Value;
 
 use crate::{EngineError, ErrorKind};
@@ -104,6 +105,12 @@ impl Filters {
         values.is_empty() || values.iter().any(matches)
     }
 
+    /// The values of `name` as dockerd takes those of names and ids: texts, or regular expressions that match somewhere.
+    pub fn patterns(&self, name: &str) -> Patterns {
+        let compiled = self.get(name).iter().map(|text| (text.clone(), Regex::new(text).ok()));
+        Patterns(compiled.collect())
+    }
+
     /// True where every `key` or `key=value` of the filter `name` is among `labels`.
     pub fn labels(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         self.get(name).iter().all(|wanted| label_matches(wanted, labels))
@@ -125,6 +132,20 @@ impl Filters {
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
             _ => Err(FilterError::Value { name: name.to_owned(), value: value.clone() }),
         }
+    }
+}
+
+/// What [`Filters::patterns`] accepts; without a value everything.
+#[derive(Debug, Clone)]
+pub struct Patterns(Vec<(String, Option<Regex>)>);
+
+impl Patterns {
+    /// True where a value is `text`, or matches in it; one that is no regular expression only is what it is.
+    pub fn accept(&self, text: &str) -> bool {
+        let matches = |(pattern, regex): &(String, Option<Regex>)| {
+            pattern == text || regex.as_ref().is_some_and(|regex| regex.is_match(text))
+        };
+        self.0.is_empty() || self.0.iter().any(matches)
     }
 }
 
@@ -159,6 +180,24 @@ mod tests {
         for wrong in ["[]", "{", r#"{"a":1}"#, r#"{"a":[1]}"#] {
             assert_eq!(Filters::parse(wrong), Err(FilterError::Malformed), "{wrong}");
         }
+    }
+
+    #[test]
+    fn patterns_match_somewhere() {
+        let cases = [
+            ("web", "my-web-1", true),
+            ("^web", "my-web-1", false),
+            ("w.b", "my-web-1", true),
+            ("db|web", "my-web-1", true),
+            ("[", "[", true),
+            ("[", "web", false),
+        ];
+        for (pattern, text, accepted) in cases {
+            let mut filters = Filters::default();
+            filters.add("name", pattern);
+            assert_eq!(filters.patterns("name").accept(text), accepted, "{pattern}");
+        }
+        assert!(Filters::default().patterns("name").accept("anything"));
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub use network::{
     ConfigReference, NetworkContainer, NetworkCreate, NetworkDetails, NetworkIpam, NetworkIpamConfig,
 };
 pub use options::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode, SocketMount};
-pub use system::{DiskUsage, SystemInfo, VersionInfo};
+pub use system::{DEFAULT_RUNTIME, DiskUsage, SystemInfo, VersionInfo};
 pub use volume::{PrunedVolumes, VolumeCreate, VolumeDetails, VolumeList, VolumeUsage};
 
 /// What every method answers.

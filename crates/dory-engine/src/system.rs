@@ -139,6 +139,10 @@ pub(crate) fn go_architecture() -> &'static str {
     }
 }
 
+/// The runtime's name where a request names none. There is one runtime and it is built in; the name is the one that
+/// clients know from dockerd and compare with.
+pub const DEFAULT_RUNTIME: &str = "runc";
+
 /// True where the kernel can limit swap: v1 only with swap accounting.
 pub(crate) fn swap_limit(hierarchies: &Hierarchies) -> bool {
     let v1_memory = hierarchies

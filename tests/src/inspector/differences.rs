@@ -47,9 +47,15 @@ impl Differences {
             println!("{}", difference.place);
             println!("    dory     {}", difference.dory);
             println!("    dockerd  {}", difference.dockerd);
-            println!("    in {} ({}){}", some(things), join(versions), reason.map_or(String::new(), |why| format!("\n    known: {why}")));
+            println!(
+                "    in {} ({}){}",
+                some(things),
+                join(versions),
+                reason.map_or(String::new(), |why| format!("\n    known: {why}"))
+            );
         }
-        let stale = known.unused(self.0.keys().map(|difference| difference.place.as_str()));
+        let places: Vec<&str> = self.0.keys().map(|difference| difference.place.as_str()).collect();
+        let stale = known.unused(&places);
         for place in &stale {
             println!("listed and not seen: {place}");
         }
@@ -84,7 +90,13 @@ fn walk(place: String, dory: Option<&Value>, dockerd: Option<&Value>, found: &mu
         (Some(Value::Array(one)), Some(Value::Array(other)))
             if !one.is_empty() && !other.is_empty() && one.iter().chain(other).all(Value::is_object) =>
         {
-            let named = |items: &[Value]| items.iter().map(identity).collect::<Vec<_>>();
+            let named = |items: &[Value]| {
+                // Those without a name are told apart by where they stand.
+                let name = |(index, item)| {
+                    Some(identity(item)).filter(|name| !name.is_empty()).unwrap_or(format!("{index}"))
+                };
+                items.iter().enumerate().map(name).collect::<Vec<_>>()
+            };
             let (names, others) = (named(one), named(other));
             for (name, item) in names.iter().zip(one) {
                 let twin = others.iter().position(|other| other == name).map(|index| &other[index]);
@@ -102,12 +114,12 @@ fn walk(place: String, dory: Option<&Value>, dockerd: Option<&Value>, found: &mu
     }
 }
 
-/// What tells the objects of a list apart, for example mounts by where they are.
+/// What tells the objects of a list apart, for example mounts by where they are; empty for those without a name.
 pub fn identity(item: &Value) -> String {
     const KEYS: [&str; 6] = ["Names", "Destination", "Name", "PrivatePort", "RepoTags", "CreatedBy"];
     let parts: Vec<String> = KEYS.iter().filter_map(|key| item.get(key)).map(Value::to_string).collect();
-    let address = item.get("IP").map_or(String::new(), Value::to_string);
-    if parts.is_empty() { item.to_string() } else { format!("{} {address}", parts.join(" ")) }
+    let address = item.get("IP").filter(|_| !parts.is_empty()).map_or(String::new(), Value::to_string);
+    format!("{}{address}", parts.join(" "))
 }
 
 /// Between subject and field a blank, between fields a dot.
@@ -125,7 +137,8 @@ impl Known {
     pub fn parse(text: &str) -> Self {
         let mut known = Vec::new();
         for line in text.lines() {
-            let Some((places, reason)) = line.strip_prefix("| `").and_then(|row| row.split_once(" | ")) else {
+            let Some((places, reason)) = line.strip_prefix("| `").and_then(|row| row.split_once(" | "))
+            else {
                 continue;
             };
             for place in places.split('`').step_by(2).filter(|place| !place.is_empty()) {
@@ -139,8 +152,8 @@ impl Known {
         self.0.iter().find(|(pattern, _)| matches(pattern, place)).map(|(_, reason)| reason.as_str())
     }
 
-    fn unused<'place>(&self, places: impl Iterator<Item = &'place str> + Clone) -> Vec<&str> {
-        let seen = |pattern: &str| places.clone().any(|place| matches(pattern, place));
+    fn unused(&self, places: &[&str]) -> Vec<&str> {
+        let seen = |pattern: &str| places.iter().any(|place| matches(pattern, place));
         self.0.iter().map(|(pattern, _)| pattern.as_str()).filter(|pattern| !seen(pattern)).collect()
     }
 }
@@ -170,9 +183,11 @@ mod tests {
 
     #[test]
     fn reads_the_list() {
-        let known = Known::parse("# T\n\n| place | reason |\n|---|---|\n| `a B.C`, `a D.*` | because. |\n| x | y |\n");
+        let known = Known::parse(
+            "# T\n\n| place | reason |\n|---|---|\n| `a B.C`, `a D.*` | because. |\n| x | y |\n",
+        );
         assert_eq!(known.reason("a B.C"), Some("because."));
         assert_eq!((known.reason("a D.E"), known.reason("a B")), (Some("because."), None));
-        assert_eq!(known.unused(["a B.C"].into_iter()), ["a D.*"]);
+        assert_eq!(known.unused(&["a B.C"]), ["a D.*"]);
     }
 }

@@ -27,7 +27,10 @@ pub fn request(socket: &Path, method: &str, path: &str, body: &str) -> Result<An
     let length = body.len();
     let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
     let path = encoded(path);
-    write!(stream, "{method} {path} HTTP/1.0\r\nHost: docker\r\n{kind}Content-Length: {length}\r\n\r\n{body}")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: docker\r\n{kind}Content-Length: {length}\r\n\r\n{body}"
+    )?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).with_context(|| format!("`{method} {path}` is not answered"))?;
     parse(&String::from_utf8_lossy(&bytes)).with_context(|| format!("`{method} {path}` gets no HTTP answer"))

@@ -82,7 +82,9 @@ pub struct InspectorArguments {
 /// # Errors
 /// An engine does not start or does not answer.
 pub fn run(arguments: &InspectorArguments) -> Result<bool> {
-    let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()));
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
+    };
     let mut entries = sets::parse(&read(&arguments.sets)?)?;
     let known = Known::parse(&read(&arguments.known)?);
     if !arguments.filter.is_empty() {
@@ -111,7 +113,12 @@ pub fn run(arguments: &InspectorArguments) -> Result<bool> {
     Ok(differences.report(&known, arguments.all))
 }
 
-fn compare_all(entries: &[Entry], dory: &Subject, dockerd: &Subject, differences: &mut Differences) -> Result<()> {
+fn compare_all(
+    entries: &[Entry],
+    dory: &Subject,
+    dockerd: &Subject,
+    differences: &mut Differences,
+) -> Result<()> {
     let mut made = Vec::new();
     for entry in entries {
         if let Entry::Container { name, phase, flags, command } = entry {
@@ -137,7 +144,8 @@ fn compare_all(entries: &[Entry], dory: &Subject, dockerd: &Subject, differences
     for entry in entries {
         if let Entry::Request { method, path, body } = entry {
             let request = format!("request {method} {path} {body}");
-            let subject = if path.starts_with("/containers/json?") { "containers" } else { request.trim_end() };
+            let subject =
+                if path.starts_with("/containers/json?") { "containers" } else { request.trim_end() };
             ask((subject, &request, CREATE_VERSION), (method, path, body), dory, dockerd, differences)?;
         }
     }
@@ -176,7 +184,9 @@ impl Subject {
         match phase {
             Phase::Created => {}
             Phase::Running => script.push_str(&format!(" && docker start '{name}' >/dev/null")),
-            Phase::Ended => script.push_str(&format!(" && {{ docker start -a '{name}' </dev/null >/dev/null || true; }}")),
+            Phase::Ended => {
+                script.push_str(&format!(" && {{ docker start -a '{name}' </dev/null >/dev/null || true; }}"))
+            }
         }
         let tools = self.tools.display();
         let output = Command::new("sh")
@@ -196,7 +206,8 @@ impl Subject {
         let answer = http::request(&self.engine.socket, method, &format!("/v{version}{path}"), body)?;
         if let Some(folder) = &self.answers {
             std::fs::create_dir_all(folder)?;
-            let name = format!("{}-{version}-{method}{}.json", self.engine.kind.name(), path.replace('/', "_"));
+            let name =
+                format!("{}-{version}-{method}{}.json", self.engine.kind.name(), path.replace('/', "_"));
             std::fs::write(folder.join(name), serde_json::to_string_pretty(&answer.body)?)?;
         }
         if answer.status == 201
@@ -205,7 +216,11 @@ impl Subject {
             http::request(&self.engine.socket, "DELETE", &format!("/v{version}/containers/{id}"), "")?;
         }
         let body = self.shaped(&answer.body);
-        Ok(if method == "GET" && answer.status == 200 { body } else { json!({"Status": answer.status, "Body": body}) })
+        Ok(if method == "GET" && answer.status == 200 {
+            body
+        } else {
+            json!({"Status": answer.status, "Body": body})
+        })
     }
 
     fn shaped(&self, value: &Value) -> Value {

@@ -67,7 +67,11 @@ fn entry(line: &str) -> Result<Entry> {
         "keep" => Phase::Running,
         "GET" | "HEAD" | "POST" | "PUT" | "DELETE" => {
             let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
-            return Ok(Entry::Request { method: verb.to_owned(), path: path.to_owned(), body: body.to_owned() });
+            return Ok(Entry::Request {
+                method: verb.to_owned(),
+                path: path.to_owned(),
+                body: body.to_owned(),
+            });
         }
         other => bail!("unknown verb `{other}`"),
     };
@@ -87,7 +91,10 @@ mod tests {
 
     #[test]
     fn reads_every_form() {
-        let entries = parse("# x\n\ncreate plain:\nrun env: -e A=b -- sh -c 'exit 3'\nGET /x?y=1\nPOST /x {\"a\": 1}\n").unwrap();
+        let entries = parse(
+            "# x\n\ncreate plain:\nrun env: -e A=b -- sh -c 'exit 3'\nGET /x?y=1\nPOST /x {\"a\": 1}\n",
+        )
+        .unwrap();
         let container = |name: &str, phase, flags: &str, command: &str| Entry::Container {
             name: name.into(),
             phase,

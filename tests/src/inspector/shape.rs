@@ -35,15 +35,12 @@ pub fn shape(value: &Value, folder: &str, name: &str) -> Value {
             // The order of objects (mounts, ports, networks) means nothing to clients, that of words does; the docker
             // command itself sends binds in no order.
             if name == "Binds" || items.iter().all(Value::is_object) {
-                items.sort_by_cached_key(identity);
+                items.sort_by_cached_key(|item| (identity(item), item.to_string()));
             }
             Value::Array(items)
         }
         Value::Object(entries) => Value::Object(
-            entries
-                .iter()
-                .map(|(key, value)| (shape_text(key, folder), shape(value, folder, key)))
-                .collect(),
+            entries.iter().map(|(key, value)| (shape_text(key, folder), shape(value, folder, key))).collect(),
         ),
         other => other.clone(),
     }

@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt;
 use crate::ApiVersion;
 use crate::detach::DetachKeys;
 use crate::error::ApiError;
+use crate::framed::Framed;
 use crate::hijack::{Hijack, StreamKind, Tunnel, UpgradeForm};
 use crate::json::{Json, OptionalJson};
 use crate::query::Query;
@@ -88,7 +89,8 @@ async fn start(
         return Ok(StatusCode::OK.into_response());
     }
     let input = client_input(&details)?;
-    let kind = match details.process_config.tty || version.before(42) {
+    // What the start says decides, as with dockerd: docker-py reads frames from a terminal that it did not name here.
+    let kind = match start.tty || version.before(42) {
         true => StreamKind::Raw,
         false => StreamKind::Multiplexed,
     };
@@ -112,6 +114,7 @@ async fn run(
     mut tunnel: Tunnel,
     input: ClientInput,
 ) -> std::io::Result<()> {
+    let tty = start.tty;
     match engine.start_exec(details.id.as_str(), start).await {
         Ok(Some(stream)) => {
             // The client asks for the exit code as soon as it sees the end.
@@ -120,13 +123,16 @@ async fn run(
                     tracing::debug!(exec.id = %details.id, error = %error, "Exec vanished");
                 }
             };
-            tunnel::join(tunnel, stream.stream, input, ended).await
+            match details.process_config.tty && !tty {
+                true => tunnel::join(tunnel, Framed::new(stream.stream), input, ended).await,
+                false => tunnel::join(tunnel, stream.stream, input, ended).await,
+            }
         }
         Ok(None) => tunnel.shutdown().await,
         Err(error) => {
             tracing::debug!(exec.id = %details.id, error = %error, "Exec did not start");
             let text = format!("{error}\r\n");
-            if !details.process_config.tty {
+            if !tty {
                 tunnel.write_all(&dory_log::header(Stream::Stdout, text.len() as u32)).await?;
             }
             tunnel.write_all(text.as_bytes()).await?;

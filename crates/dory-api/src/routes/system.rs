@@ -4,7 +4,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use dory_engine::{ContainerSummary, DiskUsage, Engine, SystemInfo, VersionInfo, VolumeDetails};
+use dory_engine::{
+    ContainerSummary, DEFAULT_RUNTIME, DiskUsage, Engine, SystemInfo, VersionInfo, VolumeDetails,
+};
 use dory_types::Timestamp;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use serde::Serialize;
@@ -169,8 +171,8 @@ fn info_response(mut info: SystemInfo, version: ApiVersion) -> InfoResponse {
         https_proxy: "",
         no_proxy: "",
         experimental_build: false,
-        runtimes: json!({"dory": {"path": "dory"}}),
-        default_runtime: "dory",
+        runtimes: json!({"dory": {"path": "dory"}, DEFAULT_RUNTIME: {"path": "dory"}}),
+        default_runtime: DEFAULT_RUNTIME,
         swarm: json!({
             "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
             "RemoteManagers": null,

@@ -131,9 +131,12 @@ pub struct HostConfig {
     pub device_cgroup_rules: GoSlice<String>,
     /// GPUs and the like.
     pub device_requests: GoSlice<DeviceRequest>,
-    /// Obsolete.
+    /// Bytes of kernel memory; obsolete, gone since API 1.42.
     #[serde(skip_serializing_if = "is_zero")]
     pub kernel_memory: i64,
+    /// Bytes of the kernel's TCP buffers; obsolete.
+    #[serde(rename = "KernelMemoryTCP", skip_serializing_if = "is_zero")]
+    pub kernel_memory_tcp: i64,
     /// Soft memory limit, bytes.
     pub memory_reservation: i64,
     /// Memory and swap, bytes; -1 is unlimited, 0 twice the memory.

@@ -351,6 +351,13 @@ impl<'slice, T> IntoIterator for &'slice GoSlice<T> {
     }
 }
 
+impl<T> GoSlice<T> {
+    /// Adds an element; a `null` list becomes one.
+    pub fn push(&mut self, item: T) {
+        self.0.get_or_insert_default().push(item);
+    }
+}
+
 impl<T> From<Vec<T>> for GoSlice<T> {
     fn from(items: Vec<T>) -> Self {
         Self(Some(items))

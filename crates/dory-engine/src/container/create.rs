@@ -124,11 +124,19 @@ impl Inner {
         for (text, default) in [
             (&mut host.ipc_mode, "private"),
             (&mut host.cgroupns_mode, "private"),
-            (&mut host.runtime, "dory"),
+            (&mut host.runtime, crate::system::DEFAULT_RUNTIME),
         ] {
             if text.is_empty() {
                 default.clone_into(text);
             }
+        }
+        // dockerd tells by this that labels separate nothing here; with SELinux or without.
+        let labelled = host.security_opt.iter().any(|option| option.starts_with("label"));
+        if (host.privileged || host.ipc_mode == "host" || host.pid_mode == "host") && !labelled {
+            host.security_opt.push("label=disable".to_owned());
+        }
+        if host.memory > 0 && host.memory_swap == 0 {
+            host.memory_swap = host.memory.saturating_mul(2);
         }
         let options = SecurityOptions::parse(host)?;
         if !host.privileged {

@@ -17,6 +17,7 @@ use crate::Result;
 use crate::config::{PortBinding, PortMap};
 use crate::engine::{Engine, Inner, blocking};
 use crate::spec::port;
+use crate::spec::security::SecurityOptions;
 
 /// The storage driver's name: what it does is what Docker's overlay2 does, and clients ask for it by that name.
 pub(crate) const STORAGE_DRIVER: &str = "overlay2";
@@ -69,14 +70,14 @@ impl Engine {
 impl Inner {
     fn details(&self, container: &Container, sizes: Option<(i64, i64)>) -> ContainerDetails {
         let record = container.record();
-        let path = |name: &str| match record.run {
-            Some(_) => container.directory.join(name).to_string_lossy().into_owned(),
-            None => String::new(),
+        // As with dockerd, there is nothing to name before the first start, and the files stay after the end.
+        let ran = record.run.is_some() || !record.state.started_at.is_zero();
+        let path = |name: &str| match ran {
+            true => container.directory.join(name).to_string_lossy().into_owned(),
+            false => String::new(),
         };
         let log_path = match record.log.driver {
-            dory_log::LogDriver::JsonFile(_) => {
-                container.directory.join(LOG_NAME).to_string_lossy().into_owned()
-            }
+            dory_log::LogDriver::JsonFile(_) => path(LOG_NAME),
             // As dockerd: the form of its files is nobody else's business.
             dory_log::LogDriver::Local(_) | dory_log::LogDriver::None => String::new(),
         };
@@ -98,11 +99,7 @@ impl Inner {
             platform: "linux".to_owned(),
             mount_label: String::new(),
             process_label: String::new(),
-            app_armor_profile: match (self.default_profile.present(), record.host_config.privileged) {
-                (Some(name), false) => name.to_owned(),
-                (Some(_), true) => "unconfined".to_owned(),
-                (None, _) => String::new(),
-            },
+            app_armor_profile: self.apparmor_profile(&record),
             exec_ids: Some(execs).filter(|execs| !execs.is_empty()),
             host_config: Arc::clone(&record.host_config),
             graph_driver: self
@@ -112,12 +109,7 @@ impl Inner {
                 .unwrap_or_default(),
             size_rw: sizes.map(|(own, _)| own),
             size_root_fs: sizes.map(|(_, all)| all),
-            mounts: record
-                .points
-                .iter()
-                .filter(|point| !point.is_tmpfs())
-                .map(|point| point.summary())
-                .collect(),
+            mounts: record.points.iter().map(|point| point.summary()).collect(),
             config: Arc::clone(&record.config),
             network_settings: self.network_settings(&record),
         }
@@ -158,12 +150,19 @@ impl Inner {
                 annotations: record.host_config.annotations.clone(),
             },
             network_settings: SummaryNetworkSettings { networks: self.networks(record) },
-            mounts: record
-                .points
-                .iter()
-                .filter(|point| !point.is_tmpfs())
-                .map(|point| point.summary())
-                .collect(),
+            mounts: record.points.iter().map(|point| point.listed()).collect(),
+        }
+    }
+
+    /// What the request named, else the engine's default; nothing is confined where the engine has no profile.
+    fn apparmor_profile(&self, record: &Record) -> String {
+        let options = SecurityOptions::parse(&record.host_config);
+        let named = options.ok().and_then(|options| options.apparmor);
+        match (named, self.default_profile.present(), record.host_config.privileged) {
+            (Some(name), ..) => name,
+            (None, Some(_), true) => "unconfined".to_owned(),
+            (None, Some(name), false) => name.to_owned(),
+            (None, None, _) => String::new(),
         }
     }
 
@@ -200,7 +199,7 @@ pub(crate) fn graph_driver(snapshot: &Snapshot) -> GraphDriver {
 }
 
 /// Exposed ports, each with where it is published.
-fn ports(record: &Record) -> PortMap {
+pub(super) fn ports(record: &Record) -> PortMap {
     let Some(run) = record.present_run() else { return PortMap::new() };
     let mut ports = PortMap::new();
     for exposed in port::exposed(&record.config, &record.host_config).unwrap_or_default() {

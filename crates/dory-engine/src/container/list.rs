@@ -8,10 +8,10 @@ use super::object::Container;
 use super::record::Record;
 use super::request::ListOptions;
 use super::state::Status;
+use crate::Result;
 use crate::engine::Inner;
-use crate::filters::{FilterError, Filters};
+use crate::filters::{FilterError, Filters, Patterns};
 use crate::spec::port::{Port, parse_port};
-use crate::{EngineError, Result};
 
 /// What `docker ps --filter` knows.
 const FILTERS: &[&str] = &[
@@ -48,8 +48,8 @@ pub(super) fn choose(engine: &Inner, options: &ListOptions) -> Result<Vec<(Arc<C
         .map(|container| (Arc::clone(&container), container.record()))
         .collect();
     all.sort_by(|(_, one), (_, other)| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
-    // A filter that speaks of ended containers, or a limit, includes them; so does a look at one container by id.
-    let ended_too = options.all || options.limit.is_some() || query.includes_ended(filters);
+    // Only `status` and a limit include those that do not run, as with dockerd: `exited` needs `all`.
+    let ended_too = options.all || options.limit.is_some() || filters.contains("status");
     let chosen = all
         .into_iter()
         .filter(|(_, record)| (ended_too || record.state.running) && query.accepts(engine, filters, record));
@@ -68,6 +68,10 @@ struct Query {
     expose: Vec<PortRange>,
     ancestors: Vec<dory_types::ImageId>,
     has_ancestor: bool,
+    names: Patterns,
+    ids: Patterns,
+    /// Swarm's tasks are asked for, and there are none.
+    tasks: bool,
 }
 
 /// `80`, `80/tcp`, `8000-8010/udp`.
@@ -82,10 +86,6 @@ impl Query {
             if let Some(value) = filters.get(name).iter().find(|value| !known.contains(&value.as_str())) {
                 return Err(FilterError::Value { name: name.to_owned(), value: value.clone() }.into());
             }
-        }
-        if filters.boolean("is-task")? == Some(true) {
-            // Swarm's tasks: there are none.
-            return Err(EngineError::invalid("this engine has no tasks"));
         }
         let created = |name: &str| -> Result<Option<Timestamp>> {
             let mut created = None;
@@ -113,11 +113,10 @@ impl Query {
                 .filter_map(|name| engine.store.resolve(name).ok())
                 .collect(),
             has_ancestor: filters.contains("ancestor"),
+            names: filters.patterns("name"),
+            ids: filters.patterns("id"),
+            tasks: filters.boolean("is-task")? == Some(true),
         })
-    }
-
-    fn includes_ended(&self, filters: &Filters) -> bool {
-        self.before.is_some() || self.since.is_some() || !self.exited.is_empty() || filters.contains("status")
     }
 
     fn accepts(&self, engine: &Inner, filters: &Filters, record: &Record) -> bool {
@@ -127,8 +126,10 @@ impl Query {
     fn accepts_own(&self, filters: &Filters, record: &Record) -> bool {
         let state = &record.state;
         let health = state.health.as_ref().map_or("none", |health| health.status.as_str());
-        filters.any("id", |id| record.id.as_str().starts_with(id.as_str()))
-            && filters.any("name", |pattern| name_matches(pattern, record.name.as_str()))
+        let name = record.name.as_str();
+        !self.tasks
+            && self.ids.accept(record.id.as_str())
+            && (self.names.accept(name) || self.names.accept(&record.name.with_slash()))
             && filters.labels("label", &record.config.labels)
             && filters.exact("status", state.status.as_str())
             && filters.exact("health", health)
@@ -164,10 +165,9 @@ impl Query {
                 .flat_map(|run| &run.ports)
                 .any(|mapping| range.contains(mapping.host_port, mapping.protocol))
         };
+        // What a container exposes is known while it runs only, as with dockerd.
         let exposed = |range: &PortRange| {
-            record
-                .config
-                .exposed_ports
+            super::inspect::ports(record)
                 .keys()
                 .filter_map(|key| parse_port(key).ok())
                 .any(|port| range.contains(port.number, port.protocol))
@@ -190,39 +190,9 @@ fn port_range(text: &str) -> Result<PortRange> {
     Ok(PortRange { first, last: parse_port(last)?.number })
 }
 
-/// dockerd takes a regular expression; what people write is a part of the name, with `^`, `$` and a leading slash.
-///
-/// COMPAT: other operators of regular expressions are taken literally.
-fn name_matches(pattern: &str, name: &str) -> bool {
-    let (start, rest) = match pattern.strip_prefix('^') {
-        Some(rest) => (true, rest),
-        None => (false, pattern),
-    };
-    let (end, text) = match rest.strip_suffix('$') {
-        Some(text) => (true, text),
-        None => (false, rest),
-    };
-    let text = text.strip_prefix('/').unwrap_or(text);
-    match (start, end) {
-        (true, true) => name == text,
-        (true, false) => name.starts_with(text),
-        (false, true) => name.ends_with(text),
-        (false, false) => name.contains(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn matches_names() {
-        for (pattern, matches) in
-            [("web", true), ("^web", true), ("^/web-1$", true), ("^eb", false), ("1$", true), ("web$", false)]
-        {
-            assert_eq!(name_matches(pattern, "web-1"), matches, "{pattern}");
-        }
-    }
 
     #[test]
     fn reads_port_ranges() {

@@ -27,12 +27,12 @@ pub(crate) fn merge_image(config: &mut ContainerConfig, image: &RunConfig) {
     if config.working_dir.is_empty() {
         config.working_dir.clone_from(&image.working_dir);
     }
-    if !image.volumes.is_empty() {
-        let volumes = config.volumes.get_or_insert_default();
-        for path in image.volumes.keys() {
-            volumes.entry(path.clone()).or_insert(Empty {});
-        }
+    let mut volumes = config.volumes.take().unwrap_or_default();
+    for path in image.volumes.keys() {
+        volumes.entry(path.clone()).or_insert(Empty {});
     }
+    // Clients send `{}`, and find `null` where neither they nor the image named one.
+    config.volumes = Some(volumes).filter(|volumes| !volumes.is_empty());
     if config.stop_signal.is_empty() {
         config.stop_signal = image.stop_signal.clone().unwrap_or_default();
     }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod cpuset;
 mod create;
 mod details;
 mod exec_process;

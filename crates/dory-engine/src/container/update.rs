@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use dory_cgroup::{Controller, Hierarchies, Mode};
+
 use super::validate;
 use crate::config::{HostConfig, UpdateConfig};
 use crate::engine::{Engine, Inner, blocking};
@@ -104,7 +106,6 @@ impl Inner {
     /// Takes back the limits that no hierarchy here offers and that dockerd drops with a warning; what is kept and
     /// refused later fails the start.
     pub(crate) fn drop_unsupported_limits(&self, host: &mut HostConfig, warnings: &mut Vec<String>) {
-        use dory_cgroup::{Controller, Mode};
         let hierarchies = self.cgroups.hierarchies();
         let v2 = hierarchies.mode() == Mode::V2;
         if v2 && host.memory_swappiness.is_some_and(|swappiness| swappiness != -1) {
@@ -120,6 +121,36 @@ impl Inner {
             warnings
                 .push("Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned());
         }
+        let weights = has_file(hierarchies, Controller::BlkIo, &["blkio.weight", "blkio.bfq.weight"]);
+        if host.blkio_weight != 0 && !v2 && !weights {
+            host.blkio_weight = 0;
+            warnings.push(
+                "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
+                    .to_owned(),
+            );
+        }
+        let weights =
+            has_file(hierarchies, Controller::BlkIo, &["blkio.weight_device", "blkio.bfq.weight_device"]);
+        if !host.blkio_weight_device.is_empty() && !v2 && !weights {
+            host.blkio_weight_device = Vec::new().into();
+            warnings.push(
+                "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device \
+                 discarded."
+                    .to_owned(),
+            );
+        }
+        // Linux 5.4 deprecated both, and no runtime sets them any more.
+        for (limit, what) in
+            [(&mut host.kernel_memory, "memory limit"), (&mut host.kernel_memory_tcp, "memory TCP limit")]
+        {
+            if *limit > 0 {
+                *limit = 0;
+                warnings.push(format!(
+                    "Your kernel does not support kernel {what} capabilities or the cgroup is not mounted. Limitation \
+                     discarded."
+                ));
+            }
+        }
         let swap = !hierarchies.controllers().contains(&Controller::Memory)
             || crate::system::swap_limit(hierarchies);
         if host.memory > 0 && host.memory_swap != -1 && !swap {
@@ -131,6 +162,12 @@ impl Inner {
             );
         }
     }
+}
+
+/// True where the v1 hierarchy of `controller` offers one of `files`.
+fn has_file(hierarchies: &Hierarchies, controller: Controller, files: &[&str]) -> bool {
+    let mut points = hierarchies.mount_points().filter(|(_, controllers)| controllers.contains(&controller));
+    points.any(|(point, _)| files.iter().any(|file| point.join(file).exists()))
 }
 
 #[cfg(test)]

@@ -67,7 +67,8 @@ pub(crate) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
         }
     }
     sysctls(host, &modes)?;
-    conflicts(config, host, &modes)
+    conflicts(config, host, &modes)?;
+    foreign(host)
 }
 
 fn validate_config(config: &ContainerConfig) -> Result<()> {
@@ -214,15 +215,50 @@ fn conflicts(config: &ContainerConfig, host: &HostConfig, modes: &Modes) -> Resu
         return Err(EngineError::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
-        return Err(EngineError::invalid(format!("invalid isolation '{}' on linux", host.isolation)));
+        return Err(EngineError::invalid(format!(
+            "invalid isolation: \"{}\" - linux only supports 'default'",
+            host.isolation
+        )));
     }
     if !host.storage_opt.is_empty() {
-        return Err(EngineError::invalid("--storage-opt is not supported"));
+        return Err(EngineError::invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ));
     }
     if !host.links.is_empty() {
         return Err(EngineError::not_implemented(
             "legacy links (--link) are not supported: use a network and names",
         ));
+    }
+    Ok(())
+}
+
+/// What belongs to Windows, to kernels that ours are not, or to drivers that are not there: refused by name, because a
+/// limit that is silently not in force is worse than none.
+pub(crate) fn foreign(host: &HostConfig) -> Result<()> {
+    let windows = [
+        ("CpuCount", host.cpu_count != 0),
+        ("CpuPercent", host.cpu_percent != 0),
+        ("IOMaximumIOps", host.io_maximum_iops != 0),
+        ("IOMaximumBandwidth", host.io_maximum_bandwidth != 0),
+    ];
+    if let Some((name, _)) = windows.iter().find(|(_, given)| *given) {
+        return Err(EngineError::invalid(format!("invalid option: {name} is supported on Windows only")));
+    }
+    if host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0 {
+        return Err(EngineError::invalid(
+            "invalid option: CpuRealtimePeriod and CpuRealtimeRuntime are not supported: your kernel does not support \
+             CPU real-time scheduler",
+        ));
+    }
+    if !matches!(host.volume_driver.as_str(), "" | "local") {
+        return Err(EngineError::not_found(format!(
+            "error looking up volume plugin {0}: plugin \"{0}\" not found",
+            host.volume_driver
+        )));
+    }
+    if !host.cgroup.is_empty() {
+        return Err(EngineError::invalid(format!("invalid cgroup mode: {}", host.cgroup)));
     }
     Ok(())
 }
@@ -285,6 +321,7 @@ pub(crate) fn resources(host: &mut HostConfig, engine: &Inner) -> Result<Vec<Str
     if host.shm_size < 0 {
         return invalid("SHM size can not be less than 0");
     }
+    super::cpuset::check(host)?;
     if host.oom_kill_disable == Some(true) && host.memory == 0 {
         warnings.push(
             "OOM killer is disabled for the container, but no memory limit is set, this can result in the system \

@@ -25,7 +25,12 @@ impl Inner {
             let other =
                 self.registry.find(reference).map_err(|error| EngineError::invalid(error.message()))?;
             for point in &other.record().points {
-                let taken = Point { writable: point.writable && writable, copy: false, ..point.clone() };
+                let taken = Point {
+                    writable: point.writable && writable,
+                    copy: false,
+                    mode: String::new(),
+                    ..point.clone()
+                };
                 points.retain(|known| known.destination != taken.destination);
                 points.push(taken);
             }
@@ -47,6 +52,12 @@ impl Inner {
                 )));
             }
             add(&mut own, host, point)?;
+        }
+        for point in own.iter_mut().filter(|point| point.kind == PointKind::Volume) {
+            if point.mode.is_empty() && !point.anonymous {
+                // What dockerd shows for every named volume, with SELinux or without.
+                "z".clone_into(&mut point.mode);
+            }
         }
         points.retain(|point| !own.iter().any(|mine| mine.destination == point.destination));
         points.extend(own);
@@ -105,9 +116,6 @@ impl Inner {
                 source = subpath(&source, &point.subpath)?;
             }
             point.source = source.to_string_lossy().into_owned();
-            if point.mode.is_empty() && !point.anonymous {
-                "z".clone_into(&mut point.mode);
-            }
             if point.copy && point.subpath.is_empty() {
                 let content = match &content {
                     Some(content) => content,

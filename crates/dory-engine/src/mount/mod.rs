@@ -98,11 +98,6 @@ impl Point {
         Self { anonymous: true, ..Self::new(PointKind::Volume, destination) }
     }
 
-    /// True for memory, which inspect's list of mounts leaves out unless `--mount` made it.
-    pub(crate) fn is_tmpfs(&self) -> bool {
-        self.kind == PointKind::Tmpfs
-    }
-
     /// What inspect shows.
     pub(crate) fn summary(&self) -> MountPoint {
         MountPoint {
@@ -114,6 +109,15 @@ impl Point {
             mode: self.mode.clone(),
             rw: self.writable,
             propagation: self.propagation.clone(),
+        }
+    }
+
+    /// What the list of containers shows: as inspect, but without the path of a volume, as dockerd has it.
+    pub(crate) fn listed(&self) -> MountPoint {
+        let summary = self.summary();
+        match self.kind {
+            PointKind::Volume => MountPoint { source: String::new(), ..summary },
+            PointKind::Bind | PointKind::Tmpfs => summary,
         }
     }
 

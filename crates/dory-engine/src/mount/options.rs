@@ -17,8 +17,7 @@ pub(crate) fn from_mount(mount: &MountSpec) -> Result<Point, EngineError> {
     }
     match kind {
         "bind" | "volume" | "tmpfs" => {}
-        "npipe" | "cluster" | "image" | "" => return Err(invalid("mount type unknown")),
-        _ => return Err(EngineError::invalid("mount type unknown")),
+        _ => return Err(invalid("mount type unknown")),
     }
     check_destination(&mount.target, kind).map_err(EngineError::invalid)?;
     let foreign = [
@@ -197,7 +196,7 @@ mod tests {
                 mount("bind", "", "/b"),
                 "invalid mount config for type \"bind\": field Source must not be empty",
             ),
-            (mount("foo", "", "/b"), "mount type unknown"),
+            (mount("foo", "", "/b"), "invalid mount config for type \"foo\": mount type unknown"),
             (
                 mount("tmpfs", "/a", "/b"),
                 "invalid mount config for type \"tmpfs\": field Source must not be specified",

@@ -75,7 +75,8 @@ impl SecurityOptions {
     }
 
     fn apply(&mut self, option: &str) -> Result<(), EngineError> {
-        let invalid = || EngineError::invalid(format!("invalid --security-opt 2: \"{option}\""));
+        let invalid =
+            |number: u8| EngineError::invalid(format!("invalid --security-opt {number}: \"{option}\""));
         if option == "no-new-privileges" {
             self.no_new_privileges = true;
             return Ok(());
@@ -84,7 +85,7 @@ impl SecurityOptions {
             return Ok(());
         }
         // Before Docker 1.11 the separator was a colon; a profile's JSON may hold either, so that the first one counts.
-        let (name, value) = option.split_once(['=', ':']).ok_or_else(invalid)?;
+        let (name, value) = option.split_once(['=', ':']).ok_or_else(|| invalid(1))?;
         match name {
             "label" => {}
             "apparmor" => self.apparmor = Some(value.to_owned()),
@@ -97,9 +98,7 @@ impl SecurityOptions {
                 self.seccomp = Seccomp::Profile(value.to_owned());
             }
             "no-new-privileges" => {
-                self.no_new_privileges = value
-                    .parse()
-                    .map_err(|_| EngineError::invalid(format!("invalid --security-opt 2: \"{option}\"")))?;
+                self.no_new_privileges = value.parse().map_err(|_| invalid(2))?;
             }
             "systempaths" if value == "unconfined" => self.system_paths_unconfined = true,
             "writable-cgroups" => {
@@ -107,7 +106,7 @@ impl SecurityOptions {
                     "the security option writable-cgroups is not supported",
                 ));
             }
-            _ => return Err(invalid()),
+            _ => return Err(invalid(2)),
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ pub(crate) mod create;
 mod inspect;
 mod lifecycle;
 mod logs;
+mod older;
 mod stats;
 mod wait;
 
