@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use dory_cgroup::{Hierarchies, Manager};
 use dory_net::PortAllocator;
 use dory_probe::Facilities;
+use dory_registry::Registries;
 use dory_runtime::Launcher;
 use dory_store::Store;
 use dory_types::{ContainerId, ExecId};
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::apparmor::DefaultProfile;
 use crate::container::{Container, Registry};
+use crate::distribution::Transfers;
 use crate::events::Events;
 use crate::exec::Exec;
 use crate::identity::Identity;
@@ -38,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) default_profile: DefaultProfile,
     pub(crate) identity: Identity,
     pub(crate) store: Arc<Store>,
+    pub(crate) registries: Arc<Registries>,
+    pub(crate) transfers: Transfers,
     pub(crate) cgroups: Manager,
     pub(crate) bridge: Bridge,
     pub(crate) networks: Networks,
@@ -159,6 +163,9 @@ impl Inner {
         std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o711)
             .create(&containers)
             .map_err(|error| EngineError::failed(format!("cannot make `{}`", containers.display()), error))?;
+        let registries =
+            Registries::new(options.registries.clone()).map_err(crate::distribution::registry_error)?;
+        let registries = Arc::new(registries);
         let identity = Identity::of(&store)?;
         let networks = Networks::open(&options.data_root, &identity)?;
         let facts = HostFacts::read();
@@ -173,6 +180,8 @@ impl Inner {
             ids: IdAllocator::new(options.userns_range)?,
             ports: PortAllocator::new(),
             events: Events::new(),
+            transfers: Transfers::new(options.registries.max_concurrent_downloads),
+            registries,
             registry: Registry::default(),
             execs: Mutex::default(),
             launcher: OnceLock::new(),

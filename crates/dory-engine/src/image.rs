@@ -490,7 +490,7 @@ impl Inner {
         deletions
     }
 
-    fn publish_image(&self, action: &str, id: &ImageId, name: &str) {
+    pub(crate) fn publish_image(&self, action: &str, id: &ImageId, name: &str) {
         let mut attributes = match self.store.image(id.as_str()) {
             Ok(image) => image.config.config.labels.clone(),
             Err(_) => BTreeMap::new(),

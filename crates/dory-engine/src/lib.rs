@@ -18,6 +18,7 @@
 mod apparmor;
 pub mod config;
 mod container;
+mod distribution;
 mod engine;
 mod error;
 mod events;
@@ -50,6 +51,8 @@ pub use container::{
     BlkioEntry, BlkioStats, ClientStdin, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats,
     PidsStats, ThrottlingData,
 };
+pub use distribution::{ErrorDetail, ProgressDetail, ProgressMessage, ProgressStream, PullImage};
+pub use dory_registry::{Credentials, ProxyConfig, RegistryConfig, RegistryEntry};
 pub use dory_store::{Change, ChangeKind, PathStat};
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use dory_registry::RegistryConfig;
+
 /// What `--privileged` means.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PrivilegedMode {
@@ -85,6 +87,8 @@ pub struct EngineConfig {
     pub commit: String,
     /// Labels of the engine (`docker info`).
     pub labels: Vec<String>,
+    /// Mirrors, insecure registries, proxies.
+    pub registries: RegistryConfig,
 }
 
 impl EngineConfig {
@@ -106,6 +110,7 @@ impl EngineConfig {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
             labels: Vec::new(),
+            registries: RegistryConfig::default(),
         }
     }
 }

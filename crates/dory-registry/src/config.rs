@@ -130,7 +130,7 @@ impl RegistryConfig {
     /// # Errors
     /// [`ConfigError`].
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let hosts = self.hosts.iter().flat_map(|(_, entry)| &entry.mirrors);
+        let hosts = self.hosts.values().flat_map(|entry| &entry.mirrors);
         self.registry_mirrors.iter().chain(hosts).try_for_each(|mirror| mirror_origin(mirror).map(drop))?;
         self.hosts.keys().try_for_each(|host| origin(Scheme::Https, host).map(drop))?;
         self.proxies().map(drop)
@@ -237,7 +237,8 @@ impl RegistryConfig {
 
 /// The registry that `docker login` without a name means, and the host that an address on its command line means.
 pub(crate) fn login_domain(address: &str) -> String {
-    let host = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    let host =
+        address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
     let host = host.split('/').next().unwrap_or_default();
     let hub = host.is_empty() || DockerConfig::key(host) == DockerConfig::key(HUB);
     if hub { HUB.to_owned() } else { host.to_owned() }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use dory_types::{Digest, ImageReference, Repository};
+use dory_types::{Digest, ImageReference};
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
@@ -54,13 +54,14 @@ pub enum RegistryError {
         source: Cause,
     },
     /// A request got no answer; worded as Go's HTTP client does.
-    #[error("{} \"{url}\": {source}", capitalised(method))]
+    #[error("{} \"{url}\"", capitalised(method))]
     Exchange {
         /// The request's method.
         method: Method,
         /// Where it went to, without a query.
         url: String,
-        /// Why; its words are in the message.
+        /// Why.
+        #[source]
         source: Cause,
         /// True where a later try may succeed.
         temporary: bool,
@@ -74,11 +75,12 @@ pub enum RegistryError {
         url: String,
     },
     /// The token service gave no token.
-    #[error("cannot sign in to `{registry}`: {source}")]
+    #[error("cannot sign in to `{registry}`")]
     Token {
         /// The registry.
         registry: String,
-        /// Why; its words are in the message.
+        /// Why.
+        #[source]
         source: Cause,
     },
     /// The credentials do not count, or do not suffice.
@@ -88,29 +90,28 @@ pub enum RegistryError {
         message: String,
     },
     /// There is no such manifest; dockerd's words.
-    #[error("manifest for {} not found: {message}", reference.familiar())]
+    #[error("manifest for {reference} not found: {message}")]
     ManifestUnknown {
         /// What was asked for.
-        reference: ImageReference,
+        reference: String,
         /// In the registry's words.
         message: String,
     },
     /// There is no such repository; dockerd's words.
-    #[error("repository {} not found: {message}", repository.familiar())]
+    #[error("repository {repository} not found: {message}")]
     RepositoryUnknown {
         /// What was asked for.
-        repository: Repository,
+        repository: String,
         /// In the registry's words.
         message: String,
     },
     /// The repository is not for this user, or not there; dockerd's words.
     #[error(
-        "pull access denied for {}, repository does not exist or may require 'docker login': {message}",
-        repository.familiar()
+        "pull access denied for {repository}, repository does not exist or may require 'docker login': {message}"
     )]
     Denied {
         /// What was asked for.
-        repository: Repository,
+        repository: String,
         /// In the registry's words.
         message: String,
     },
@@ -135,18 +136,19 @@ pub enum RegistryError {
         message: String,
     },
     /// A manifest is not one.
-    #[error("invalid manifest for {}: {}", reference.familiar(), chain(source))]
+    #[error("invalid manifest for {reference}")]
     Manifest {
         /// What was asked for.
-        reference: ImageReference,
-        /// Why; its words are in the message.
-        source: ManifestError,
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<ManifestError>,
     },
     /// Indexes lead to indexes.
-    #[error("the index of {} leads to indexes more than {depth} deep", reference.familiar())]
+    #[error("the index of {reference} leads to indexes more than {depth} deep")]
     IndexDepth {
         /// What was asked for.
-        reference: ImageReference,
+        reference: String,
         /// How deep is allowed.
         depth: usize,
     },
@@ -179,7 +181,7 @@ pub enum RegistryError {
         found: u64,
     },
     /// A blob's transfer broke off again and again.
-    #[error("blob {digest} broke off after {received} of {size} bytes, in {attempts} attempts: {source}")]
+    #[error("blob {digest} broke off after {received} of {size} bytes, in {attempts} attempts")]
     BrokenOff {
         /// The blob.
         digest: Digest,
@@ -189,7 +191,8 @@ pub enum RegistryError {
         size: u64,
         /// How often it was tried.
         attempts: u32,
-        /// The last failure; its words are in the message.
+        /// The last failure.
+        #[source]
         source: Cause,
     },
     /// A layer is to be had elsewhere only, which Docker allows for Windows alone.
@@ -201,10 +204,10 @@ pub enum RegistryError {
         media_type: String,
     },
     /// The manifest is of something else than a container image.
-    #[error("{} is not a container image: its configuration has the type `{media_type}`", reference.familiar())]
+    #[error("{reference} is not a container image: its configuration has the type `{media_type}`")]
     NotAnImage {
         /// What was asked for.
-        reference: ImageReference,
+        reference: String,
         /// The configuration's type.
         media_type: String,
     },
@@ -230,6 +233,11 @@ impl RegistryError {
         Self::Exchange { method: method.clone(), url: location.to_string(), source: source.into(), temporary }
     }
 
+    /// What the registry calls the manifest of `reference` is none.
+    pub(crate) fn manifest(reference: &ImageReference, source: ManifestError) -> Self {
+        Self::Manifest { reference: reference.familiar(), source: Box::new(source) }
+    }
+
     /// The failure of a token service.
     pub(crate) fn token(registry: &str, source: TokenError) -> Self {
         match source {
@@ -251,7 +259,9 @@ impl RegistryError {
             }
             Self::NoCredentials { .. } | Self::Unauthorized { .. } => RegistryErrorKind::Unauthorized,
             Self::RateLimited { .. } => RegistryErrorKind::RateLimited,
-            Self::Manifest { source: ManifestError::NoMatch { .. }, .. } => RegistryErrorKind::NotFound,
+            Self::Manifest { source, .. } if matches!(**source, ManifestError::NoMatch { .. }) => {
+                RegistryErrorKind::NotFound
+            }
             Self::NotAnImage { .. } | Self::ForeignLayer { .. } => RegistryErrorKind::Invalid,
             Self::Manifest { .. }
             | Self::IndexDepth { .. }
@@ -267,8 +277,7 @@ impl RegistryError {
         match self {
             Self::Exchange { temporary, .. } => *temporary,
             Self::Status { status, .. } => {
-                status.is_server_error()
-                    && *status != StatusCode::NOT_IMPLEMENTED
+                status.is_server_error() && *status != StatusCode::NOT_IMPLEMENTED
                     || *status == StatusCode::REQUEST_TIMEOUT
             }
             Self::RateLimited { .. } => true,

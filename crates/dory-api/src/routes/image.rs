@@ -7,12 +7,16 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use dory_engine::config::ContainerConfig;
-use dory_engine::{Engine, ImageDeletion, ImageDetails, ImageSummary, ImportOptions, PrunedImages};
-use http::StatusCode;
+use dory_engine::{
+    Engine, ImageDeletion, ImageDetails, ImageSummary, ImportOptions, ProgressStream, PrunedImages, PullImage,
+};
+use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
-use super::body::{download, json_line, upload};
+use super::body::{StreamEnd, download, json_line, streamed, upload};
+use super::registry_auth;
 use crate::ApiVersion;
 use crate::error::ApiError;
 use crate::json::Json;
@@ -184,11 +188,14 @@ async fn load(State(engine): State<Engine>, body: Body) -> Result<Response, ApiE
 }
 
 /// `POST /images/create`: pull (`fromImage`) or import (`fromSrc`).
-async fn create(State(engine): State<Engine>, query: Query, body: Body) -> Result<Response, ApiError> {
-    if let Some(name) = query.text("fromImage") {
-        let tag = query.get("tag").unwrap_or_default();
-        let separator = if tag.is_empty() || tag.contains(':') { "" } else { ":" };
-        return Err(ApiError::not_supported(&format!("pulling images ({name}{separator}{tag})")));
+async fn create(
+    State(engine): State<Engine>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    if let Some(image) = query.text("fromImage") {
+        return pull(&engine, image, &query, &headers).await;
     }
     match query.get("fromSrc") {
         Some("-") => {}
@@ -205,6 +212,26 @@ async fn create(State(engine): State<Engine>, query: Query, body: Body) -> Resul
     };
     let id = upload(body, |archive| engine.import_image(archive, options)).await?;
     Ok(progress(json_line(&StatusLine { status: id }).into()))
+}
+
+async fn pull(
+    engine: &Engine,
+    image: &str,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let text = |name| query.get(name).unwrap_or_default().to_owned();
+    // As dockerd: whoever cannot say who he is may still pull what everybody may.
+    let credentials = registry_auth::credentials(headers).unwrap_or_default();
+    let request =
+        PullImage { image: image.to_owned(), tag: text("tag"), platform: text("platform"), credentials };
+    Ok(told(engine.pull_image(request).await?))
+}
+
+/// The messages of long work, one a line. The work ends with its reader.
+fn told(messages: ProgressStream) -> Response {
+    let lines = StreamExt::map(messages, |message| json_line(&message));
+    streamed("application/json", StreamEnd::Client, lines)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod events;
 mod exec;
 mod image;
 mod network;
+mod registry_auth;
 mod system;
 mod unsupported;
 mod volume;

@@ -157,7 +157,9 @@ mod tests {
             ("Basic realm=\"Registry Realm\"", &["Basic realm=<Registry Realm>"][..]),
             (
                 "Bearer realm=\"https://auth.example/token\",service=\"r.example\",scope=\"repository:a/b:pull,push\"",
-                &["Bearer realm=<https://auth.example/token> service=<r.example> scope=<repository:a/b:pull,push>"],
+                &[
+                    "Bearer realm=<https://auth.example/token> service=<r.example> scope=<repository:a/b:pull,push>",
+                ],
             ),
             ("bearer Realm = x , SERVICE=\"a\\\"b\\\\c\"", &["Bearer realm=<x> service=<a\"b\\c>"]),
             ("Negotiate, Basic realm=x", &["Other(\"negotiate\")", "Basic realm=<x>"]),

@@ -159,7 +159,10 @@ mod tests {
     fn headers_of_all_clients() {
         for (json, expected) in [
             (r#"{"username":"u","password":"p?>~","serveraddress":"r.example"}"#, basic("u", "p?>~")),
-            (r#"{"identitytoken":"t","username":"","extra":[1]}"#, Credentials::IdentityToken(Secret::new("t"))),
+            (
+                r#"{"identitytoken":"t","username":"","extra":[1]}"#,
+                Credentials::IdentityToken(Secret::new("t")),
+            ),
             (r#"{"registrytoken":"r"}"#, Credentials::RegistryToken(Secret::new("r"))),
             (r#"{"auth":"dTpwOnE="}"#, basic("u", "p:q")),
             ("{}", Credentials::Anonymous),
@@ -184,7 +187,8 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        let shown = format!("{:?} {:?}", basic("u", "hidden"), Credentials::IdentityToken(Secret::new("hidden")));
+        let shown =
+            format!("{:?} {:?}", basic("u", "hidden"), Credentials::IdentityToken(Secret::new("hidden")));
         assert!(!shown.contains("hidden"), "{shown}");
     }
 }

@@ -65,7 +65,8 @@ pub struct DockerConfig {
 impl DockerConfig {
     /// Where Docker's client has it: `$DOCKER_CONFIG/config.json`, or `~/.docker/config.json`.
     pub fn default_path() -> PathBuf {
-        let directory = std::env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let directory =
+            std::env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".docker");
         directory.unwrap_or_else(home).join("config.json")
     }
@@ -112,19 +113,19 @@ impl DockerConfig {
             return Ok(Credentials::Anonymous);
         };
         // Older clients wrote whole addresses.
-        let found = auths.get(key).or_else(|| {
-            auths.iter().find(|(name, _)| Self::key(name) == key).map(|(_, entry)| entry)
-        });
-        let config: Option<AuthConfig> =
-            found.and_then(|entry| serde_json::from_value(entry.clone()).ok());
+        let found = auths
+            .get(key)
+            .or_else(|| auths.iter().find(|(name, _)| Self::key(name) == key).map(|(_, entry)| entry));
+        let config: Option<AuthConfig> = found.and_then(|entry| serde_json::from_value(entry.clone()).ok());
         Ok(config.map(AuthConfig::credentials).unwrap_or_default())
     }
 
     /// The helper for `key`: its own one, or the one for all.
     fn helper(&self, key: &str) -> Result<Option<Helper>, HelperError> {
-        let own = self.root.get("credHelpers").and_then(|helpers| {
-            helpers.get(key).or_else(|| helpers.get(host(key)))
-        });
+        let own = self
+            .root
+            .get("credHelpers")
+            .and_then(|helpers| helpers.get(key).or_else(|| helpers.get(host(key))));
         let name = own.or_else(|| self.root.get("credsStore")).and_then(Value::as_str);
         name.filter(|name| !name.is_empty()).map(Helper::new).transpose()
     }
@@ -218,8 +219,12 @@ impl DockerConfig {
             .map_err(error)?;
         let temporary = directory.join(format!("config.json.{}", std::process::id()));
         let write = || {
-            let mut file =
-                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&temporary)?;
             let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
             let mut serializer = serde_json::Serializer::with_formatter(&mut file, formatter);
             serde::Serialize::serialize(&self.root, &mut serializer).map_err(io::Error::from)?;
@@ -237,7 +242,8 @@ impl DockerConfig {
 
 /// The host in what somebody called a registry: `https://r.example/v1/` is `r.example`.
 fn host(registry: &str) -> &str {
-    let rest = registry.strip_prefix("https://").or_else(|| registry.strip_prefix("http://")).unwrap_or(registry);
+    let rest =
+        registry.strip_prefix("https://").or_else(|| registry.strip_prefix("http://")).unwrap_or(registry);
     rest.split('/').next().unwrap_or_default()
 }
 

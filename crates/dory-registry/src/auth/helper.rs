@@ -75,7 +75,8 @@ impl Helper {
     /// The helper that `config.json` calls `name`.
     pub(super) fn new(name: &str) -> Result<Self, HelperError> {
         // A part of a program's name, and never a path.
-        let valid = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        let valid =
+            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
         if name.is_empty() || !valid {
             return Err(HelperError::Name(name.to_owned()));
         }

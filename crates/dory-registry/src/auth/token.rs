@@ -40,8 +40,12 @@ pub(crate) enum TokenError {
     #[error("the registry asks for credentials at {0}, without encryption")]
     PlainRealm(Origin),
     /// The service cannot be reached.
-    #[error("cannot ask the token service {service}: {source}")]
-    Exchange { service: Location, source: TransportError },
+    #[error("cannot ask the token service {service}")]
+    Exchange {
+        service: Location,
+        #[source]
+        source: TransportError,
+    },
     /// The service refused.
     #[error("{message}")]
     Refused { status: StatusCode, message: String },

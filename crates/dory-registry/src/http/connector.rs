@@ -33,11 +33,11 @@ pub(crate) enum ConnectError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// No address accepted; the last one's failure. Worded as Go does, whose words clients look for.
-    #[error("dial tcp {address}: connect: {}", words(source))]
-    Dial { address: SocketAddr, source: io::Error },
+    #[error("dial tcp {address}: connect: {}", words(reason))]
+    Dial { address: SocketAddr, reason: io::Error },
     /// The other end does not speak TLS, or is not whom it should be.
-    #[error("tls: {source}")]
-    Tls { source: io::Error },
+    #[error("tls")]
+    Tls(#[source] io::Error),
     /// The host's name cannot stand in a certificate.
     #[error("tls: invalid server name `{0}`")]
     ServerName(String),
@@ -138,9 +138,9 @@ async fn dial_address(address: IpAddr, port: u16) -> Result<TcpStream, ConnectEr
     let stream = tokio::time::timeout(CONNECT_PATIENCE, TcpStream::connect(address))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|source| ConnectError::Dial { address, source })?;
+        .map_err(|reason| ConnectError::Dial { address, reason })?;
     // Requests are written at once: Nagle's algorithm would only hold back their ends.
-    stream.set_nodelay(true).map_err(|source| ConnectError::Dial { address, source })?;
+    stream.set_nodelay(true).map_err(|reason| ConnectError::Dial { address, reason })?;
     Ok(stream)
 }
 
@@ -155,7 +155,7 @@ async fn handshake(
     let stream = tokio::time::timeout(CONNECT_PATIENCE, connecting)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|source| ConnectError::Tls { source })?;
+        .map_err(ConnectError::Tls)?;
     Ok(Box::new(stream))
 }
 
@@ -166,7 +166,8 @@ async fn tunnel(
     origin: &Origin,
 ) -> Result<Box<dyn Io>, ConnectError> {
     let host = if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
-    let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n", port = origin.port);
+    let mut request =
+        format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n", port = origin.port);
     if let Some(authorization) = &proxy.authorization {
         request.push_str(&format!("Proxy-Authorization: {}\r\n", authorization.expose()));
     }
@@ -186,7 +187,8 @@ async fn tunnel(
         .map_err(|source| ConnectError::Proxy { proxy: proxy.origin.clone(), source })?;
     let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);
-    if line.split_ascii_whitespace().nth(1).is_some_and(|status| status.len() == 3 && status.starts_with('2')) {
+    if line.split_ascii_whitespace().nth(1).is_some_and(|status| status.len() == 3 && status.starts_with('2'))
+    {
         return Ok(stream);
     }
     Err(ConnectError::Tunnel { proxy: proxy.origin.clone(), answer: line.chars().take(100).collect() })

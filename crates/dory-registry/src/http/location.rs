@@ -109,7 +109,9 @@ impl Location {
             None => return None,
             Some(b'/') => reference.to_owned(),
             Some(b'?') => format!("{path}{reference}"),
-            Some(_) => format!("{}/{reference}", path.rsplit_once('/').map_or("", |(directory, _)| directory)),
+            Some(_) => {
+                format!("{}/{reference}", path.rsplit_once('/').map_or("", |(directory, _)| directory))
+            }
         };
         Self::parse(&format!("{}{target}", self.origin))
     }
@@ -166,12 +168,20 @@ mod tests {
             let location = Location::parse(text).unwrap();
             assert_eq!((location.to_string().as_str(), location.origin.port), (shown, port));
         }
-        for wrong in
-            ["", "a.example/x", "ftp://a.example/", "http://user:word@a.example/", "http://a.example:99999/", "http:///x"]
-        {
+        for wrong in [
+            "",
+            "a.example/x",
+            "ftp://a.example/",
+            "http://user:word@a.example/",
+            "http://a.example:99999/",
+            "http:///x",
+        ] {
             assert_eq!(Location::parse(wrong), None, "{wrong}");
         }
-        assert_eq!(Origin::new(Scheme::Https, "localhost:5000").unwrap().to_string(), "https://localhost:5000");
+        assert_eq!(
+            Origin::new(Scheme::Https, "localhost:5000").unwrap().to_string(),
+            "https://localhost:5000"
+        );
     }
 
     #[test]
@@ -190,6 +200,9 @@ mod tests {
             let joined = here.join(reference).map(|joined| joined.uri().unwrap().to_string());
             assert_eq!(joined.as_deref(), whole, "{reference}");
         }
-        assert_eq!(here.with_query("digest", "sha256:a+b").target(), "/v2/x/blobs/uploads/1?state=s&digest=sha256%3Aa%2Bb");
+        assert_eq!(
+            here.with_query("digest", "sha256:a+b").target(),
+            "/v2/x/blobs/uploads/1?state=s&digest=sha256%3Aa%2Bb"
+        );
     }
 }

@@ -45,7 +45,9 @@ fn unescape(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let escaped = (*first == b'%')
-            .then(|| tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()))
+            .then(|| {
+                tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok())
+            })
             .flatten();
         bytes.push(escaped.unwrap_or(*first));
         rest = if escaped.is_some() { &tail[2..] } else { tail };
@@ -71,9 +73,15 @@ pub(crate) struct Exception {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ExceptionHost {
     All,
-    Network { address: IpAddr, prefix: u8 },
+    Network {
+        address: IpAddr,
+        prefix: u8,
+    },
     /// A name with a dot in front; `itself` tells whether the name without it counts too.
-    Domain { suffix: String, itself: bool },
+    Domain {
+        suffix: String,
+        itself: bool,
+    },
 }
 
 impl Exception {
@@ -88,7 +96,8 @@ impl Exception {
             return None;
         }
         if let Some((address, prefix)) = entry.split_once('/') {
-            let host = ExceptionHost::Network { address: address.parse().ok()?, prefix: prefix.parse().ok()? };
+            let host =
+                ExceptionHost::Network { address: address.parse().ok()?, prefix: prefix.parse().ok()? };
             return Some(Self { host, port: None });
         }
         if let Ok(address) = entry.trim_matches(['[', ']']).parse::<IpAddr>() {

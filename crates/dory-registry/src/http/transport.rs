@@ -71,21 +71,13 @@ impl TransportError {
             Self::Silent { .. } | Self::Body(_) => true,
             Self::Broken(error) => match connect_error(error) {
                 None | Some(ConnectError::Proxy { .. }) => true,
-                Some(ConnectError::Dial { source, .. }) => source.kind() != std::io::ErrorKind::ConnectionRefused,
+                Some(ConnectError::Dial { reason, .. }) => {
+                    reason.kind() != std::io::ErrorKind::ConnectionRefused
+                }
                 Some(_) => false,
             },
             _ => false,
         }
-    }
-
-    /// True where the other end does not speak TLS, as a plain registry does not.
-    pub(crate) fn is_tls_failure(&self) -> bool {
-        matches!(self, Self::Broken(error) if matches!(connect_error(error), Some(ConnectError::Tls { .. })))
-    }
-
-    /// True where nobody listens.
-    pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Broken(error) if connect_error(error).is_some())
     }
 }
 
@@ -168,11 +160,6 @@ impl Transport {
         Ok(Self { client, proxies, patience, unverified: tls.unverified })
     }
 
-    /// How long silence may last.
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
-    }
-
     /// Sends one request and waits for the head of its answer; redirects are answers like others.
     ///
     /// The wait for the head is bounded from the moment on at which the body has been taken, which is for the caller
@@ -238,11 +225,7 @@ impl Transport {
     }
 
     /// Reads a whole body; `None` where it is longer than `limit` bytes. Silence is bounded, the whole time is not.
-    pub(crate) async fn read(
-        &self,
-        mut body: Incoming,
-        limit: u64,
-    ) -> Result<Option<Bytes>, TransportError> {
+    pub(crate) async fn read(&self, mut body: Incoming, limit: u64) -> Result<Option<Bytes>, TransportError> {
         let mut bytes = BytesMut::new();
         while let Some(piece) = self.piece(&mut body).await? {
             if (bytes.len() + piece.len()) as u64 > limit {

@@ -136,8 +136,8 @@ impl Document {
             Shape { config: Some(_), layers: Some(layers), .. } => {
                 refuse(&stated, MediaType::is_index, "an image's manifest")?;
                 // Counted before any of them is kept.
-                let count =
-                    serde_json::from_str::<Vec<serde::de::IgnoredAny>>(layers.get()).map_or(0, |all| all.len());
+                let count = serde_json::from_str::<Vec<serde::de::IgnoredAny>>(layers.get())
+                    .map_or(0, |all| all.len());
                 if count > LAYERS_MAX {
                     return Err(ManifestError::TooManyLayers { count });
                 }
@@ -192,9 +192,13 @@ mod tests {
         let manifest =
             serde_json::json!({"schemaVersion": 2, "config": descriptor(1), "layers": [descriptor(2)]});
         let index = serde_json::json!({"schemaVersion": 2, "manifests": [descriptor(3)]});
-        assert!(matches!(parse(&manifest, ""), Ok(Document::Manifest(manifest)) if manifest.layers[0].size == 2));
+        assert!(
+            matches!(parse(&manifest, ""), Ok(Document::Manifest(manifest)) if manifest.layers[0].size == 2)
+        );
         assert!(matches!(parse(&manifest, "application/json; charset=utf-8"), Ok(Document::Manifest(_))));
-        assert!(matches!(parse(&index, MediaType::OCI_INDEX), Ok(Document::Index(index)) if index.manifests.len() == 1));
+        assert!(
+            matches!(parse(&index, MediaType::OCI_INDEX), Ok(Document::Index(index)) if index.manifests.len() == 1)
+        );
         for (document, content_type, message) in [
             (&manifest, MediaType::OCI_INDEX, "does not belong to an image's manifest"),
             (&index, MediaType::DOCKER_MANIFEST, "does not belong to an index"),
@@ -214,7 +218,10 @@ mod tests {
             (serde_json::json!({"schemaVersion": 1}), "obsolete"),
             (serde_json::json!({"manifests": [], "layers": []}), "ambiguous"),
             (serde_json::json!({"manifests": [], "config": {}}), "ambiguous"),
-            (serde_json::json!({"schemaVersion": 2, "config": {}, "layers": layers}), "too many layers: 100000"),
+            (
+                serde_json::json!({"schemaVersion": 2, "config": {}, "layers": layers}),
+                "too many layers: 100000",
+            ),
             (
                 serde_json::json!({"schemaVersion": 2, "config": descriptor(-1), "layers": []}),
                 "malformed manifest: invalid value: integer `-1`",

@@ -110,6 +110,11 @@ impl BlobStream {
         self.position
     }
 
+    /// Gives the connection up; [`Self::next`] makes another one and goes on where this one was.
+    pub fn pause(&mut self) {
+        self.source = None;
+    }
+
     /// The next bytes; `None` after the last ones. May be dropped while it waits, and called again: nothing is lost.
     ///
     /// # Errors
@@ -237,7 +242,10 @@ impl BlobStream {
                 let refusal = endpoint.refusal(answer).await;
                 if refusal.is_denied() {
                     let message = refusal.message.to_string();
-                    return Err(RegistryError::Denied { repository: self.remote.repository.clone(), message });
+                    return Err(RegistryError::Denied {
+                        repository: self.remote.repository.familiar(),
+                        message,
+                    });
                 }
                 return Err(refusal.into_error());
             }

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use crate::auth::{Challenge, ChallengeScheme, Credentials, Secret, TokenRequest, TokenService};
 use crate::config::EndpointConfig;
 use crate::error::{RegistryError, RegistryMessage};
-use crate::http::{Body, Exchange, Location, Origin, Transport};
+use crate::http::{Exchange, Location, Origin, Transport};
 
 /// The longest error that is read, in bytes.
 const ERROR_LENGTH_MAX: u64 = 64 << 10;
@@ -131,32 +131,6 @@ impl Endpoint {
         }
     }
 
-    /// Sends a request with a body, once: a body cannot be sent again. It carries what an earlier request was asked for.
-    pub(crate) async fn send(
-        &self,
-        claim: Claim<'_>,
-        exchange: &Exchange,
-        location: &Location,
-        body: Body,
-        patience: Option<Duration>,
-    ) -> Result<Answer, RegistryError> {
-        let mut exchange = exchange.clone();
-        if location.origin == *self.origin().await? {
-            exchange.authorization = self.authorization(claim, None, &exchange.method, location).await?;
-        }
-        let sent = self.transport.send(&exchange, location, body);
-        let response = match patience {
-            Some(_) => self.transport.bounded(sent).await,
-            None => sent.await,
-        };
-        let response =
-            response.map_err(|error| RegistryError::exchange(&exchange.method, location, error))?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            return Err(self.unauthorized(response).await);
-        }
-        Ok(Answer { response, method: exchange.method, location: location.clone() })
-    }
-
     /// Keeps what the registry asks for; true where it asks for something else than before.
     fn remember(&self, headers: &HeaderMap) -> bool {
         let challenges = Challenge::of(headers);
@@ -213,7 +187,8 @@ impl Endpoint {
             return Err(self.refusal(answer).await.into_error());
         }
         let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(challenge) = challenge.filter(|challenge| challenge.scheme == ChallengeScheme::Bearer) else {
+        let Some(challenge) = challenge.filter(|challenge| challenge.scheme == ChallengeScheme::Bearer)
+        else {
             return Ok(None);
         };
         let origin = self.origin().await?;

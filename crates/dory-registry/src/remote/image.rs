@@ -57,8 +57,7 @@ impl Remote {
         let digest = first.digest;
         let mut fetched = first;
         for _ in 0..DEPTH_MAX {
-            let manifest_error =
-                |source| RegistryError::Manifest { reference: reference.clone(), source };
+            let manifest_error = |source| RegistryError::manifest(reference, source);
             match fetched.document {
                 Document::Manifest(manifest) => {
                     check_layers(reference, &manifest)?;
@@ -78,7 +77,7 @@ impl Remote {
                 }
             }
         }
-        Err(RegistryError::IndexDepth { reference: reference.clone(), depth: DEPTH_MAX })
+        Err(RegistryError::IndexDepth { reference: reference.familiar(), depth: DEPTH_MAX })
     }
 
     /// The configuration of `image`, as it is: whether it fits the layers is for the store to say.
@@ -94,7 +93,7 @@ impl Remote {
 fn check_layers(reference: &ImageReference, manifest: &ImageManifest) -> Result<(), RegistryError> {
     if !manifest.config.media_type.is_image_config() {
         let media_type = manifest.config.media_type.to_string();
-        return Err(RegistryError::NotAnImage { reference: reference.clone(), media_type });
+        return Err(RegistryError::NotAnImage { reference: reference.familiar(), media_type });
     }
     match manifest.layers.iter().find(|layer| layer.media_type.is_foreign_layer()) {
         Some(layer) => Err(RegistryError::ForeignLayer {

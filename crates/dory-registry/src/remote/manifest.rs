@@ -46,7 +46,7 @@ impl Remote {
     /// # Errors
     /// [`RegistryError`].
     pub async fn head(&self, reference: &ImageReference) -> Result<ManifestHead, RegistryError> {
-        self.from_sources(|endpoint| async move { self.head_at(&endpoint, reference).await }).await
+        self.ask_sources(|endpoint| async move { self.head_at(&endpoint, reference).await }).await
     }
 
     async fn head_at(
@@ -74,7 +74,7 @@ impl Remote {
     /// # Errors
     /// [`RegistryError`].
     pub async fn manifest(&self, reference: &ImageReference) -> Result<FetchedManifest, RegistryError> {
-        self.from_sources(|endpoint| self.manifest_at(endpoint, reference)).await
+        self.ask_sources(|endpoint| self.manifest_at(endpoint, reference)).await
     }
 
     async fn manifest_at(
@@ -100,11 +100,12 @@ impl Remote {
         let bytes =
             bytes.ok_or_else(|| RegistryError::TooLong { what: what(), limit: MANIFEST_LENGTH_MAX })?;
         let digest = Digest::of(&bytes);
-        if let Some(expected) = reference.digest().copied().or(stated).filter(|expected| *expected != digest) {
+        if let Some(expected) = reference.digest().copied().or(stated).filter(|expected| *expected != digest)
+        {
             return Err(RegistryError::DigestMismatch { what: what(), expected, found: digest });
         }
         let document = Document::parse(&bytes, &content_type)
-            .map_err(|source| RegistryError::Manifest { reference: reference.clone(), source })?;
+            .map_err(|source| RegistryError::manifest(reference, source))?;
         let media_type = document.media_type(&content_type);
         Ok(FetchedManifest { digest, media_type, bytes, document })
     }
@@ -121,7 +122,7 @@ impl Remote {
     /// A refusal in dockerd's words.
     fn manifest_error(&self, reference: &ImageReference, refusal: Refusal) -> RegistryError {
         let message = refusal.message.to_string();
-        let repository = self.repository.clone();
+        let repository = self.repository.familiar();
         match refusal {
             refusal if refusal.is_denied() => RegistryError::Denied { repository, message },
             refusal if refusal.message.has("NAME_UNKNOWN") => {
@@ -131,7 +132,7 @@ impl Remote {
                 // An answer to HEAD has no words.
                 let known = refusal.message.has("MANIFEST_UNKNOWN");
                 let message = if known { message } else { "manifest unknown: manifest unknown".to_owned() };
-                RegistryError::ManifestUnknown { reference: reference.clone(), message }
+                RegistryError::ManifestUnknown { reference: reference.familiar(), message }
             }
             refusal => refusal.into_error(),
         }
@@ -140,11 +141,9 @@ impl Remote {
 
 /// A request for a manifest of any kind that we know.
 fn accepting(method: Method) -> Exchange {
-    MediaType::ACCEPTED
-        .into_iter()
-        .fold(Exchange::new(method), |exchange, accepted| {
-            exchange.header(ACCEPT, HeaderValue::from_static(accepted))
-        })
+    MediaType::ACCEPTED.into_iter().fold(Exchange::new(method), |exchange, accepted| {
+        exchange.header(ACCEPT, HeaderValue::from_static(accepted))
+    })
 }
 
 fn stated_digest(headers: &HeaderMap) -> Option<Digest> {

@@ -63,7 +63,12 @@ impl Registries {
     }
 
     /// A repository, as `credentials` see it.
-    pub fn remote(self: &Arc<Self>, repository: Repository, access: Access, credentials: Credentials) -> Remote {
+    pub fn remote(
+        self: &Arc<Self>,
+        repository: Repository,
+        access: Access,
+        credentials: Credentials,
+    ) -> Remote {
         let verbs = match access {
             Access::Pull => "pull",
             Access::Push => "pull,push",
@@ -81,8 +86,9 @@ impl Registries {
             return Ok(Arc::clone(endpoint));
         }
         let transport =
-            Transport::new(&first, &config.tls, Arc::clone(&self.proxies), self.config.patience())
-                .map_err(|source| RegistryError::Setup { registry: registry.to_owned(), source: source.into() })?;
+            Transport::new(&first, &config.tls, Arc::clone(&self.proxies), self.config.patience()).map_err(
+                |source| RegistryError::Setup { registry: registry.to_owned(), source: source.into() },
+            )?;
         let endpoint = Arc::new(Endpoint::new(config, transport));
         endpoints.insert(key, Arc::clone(&endpoint));
         Ok(endpoint)
@@ -134,7 +140,7 @@ impl Remote {
     }
 
     /// Asks one source after the other; the registry's own failure is the one that counts.
-    async fn from_sources<T, F: Future<Output = Result<T, RegistryError>>>(
+    async fn ask_sources<T, F: Future<Output = Result<T, RegistryError>>>(
         &self,
         ask: impl Fn(Arc<Endpoint>) -> F,
     ) -> Result<T, RegistryError> {

@@ -40,7 +40,7 @@ impl Remote {
     /// [`RegistryError`].
     pub async fn tags(&self) -> Result<Vec<Tag>, RegistryError> {
         let names = self
-            .from_sources(|endpoint| async move {
+            .ask_sources(|endpoint| async move {
                 let path = self.path("tags/list");
                 pages(&endpoint, self.claim(&endpoint), &path, |page: TagPage| page.tags).await
             })
@@ -88,7 +88,10 @@ async fn pages<P: for<'de> Deserialize<'de>>(
             .read(answer.response.into_body(), PAGE_LENGTH_MAX)
             .await
             .map_err(|error| RegistryError::exchange(&Method::GET, &location, error))?
-            .ok_or_else(|| RegistryError::TooLong { what: format!("the list at {from}"), limit: PAGE_LENGTH_MAX })?;
+            .ok_or_else(|| RegistryError::TooLong {
+                what: format!("the list at {from}"),
+                limit: PAGE_LENGTH_MAX,
+            })?;
         let page: P = serde_json::from_slice(&bytes).map_err(|_| RegistryError::Header {
             method: Method::GET,
             url: from,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use dory_engine::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode, SocketMount};
+use dory_engine::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode, RegistryConfig, SocketMount};
 use serde::Deserialize;
 
 /// Where the file is looked for when none is named; there it may be missing.
@@ -70,6 +70,22 @@ pub struct Options {
     #[arg(long = "label", value_name = "KEY=VALUE")]
     #[serde(alias = "label")]
     pub labels: Vec<String>,
+    /// Ask this address before Docker Hub, e.g. https://mirror.example; may be given several times.
+    #[arg(long = "registry-mirror", value_name = "URL")]
+    #[serde(skip)]
+    pub registry_mirrors: Vec<String>,
+    /// Do not check certificates of this registry (`HOST[:PORT]` or a network), and speak to it without TLS where it has
+    /// none; may be given several times.
+    #[arg(long = "insecure-registry", value_name = "REGISTRY")]
+    #[serde(skip)]
+    pub insecure_registries: Vec<String>,
+    /// How many layers are downloaded at the same time [default: 6].
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip)]
+    pub max_concurrent_downloads: Option<usize>,
+    /// Everything about registries; in the configuration file only: `[registries]`.
+    #[arg(skip)]
+    pub registries: RegistryConfig,
     /// Write the engine's pid here.
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
@@ -153,6 +169,10 @@ impl Options {
             cgroup_parent: self.cgroup_parent.or(file.cgroup_parent),
             log_driver: self.log_driver.or(file.log_driver),
             labels: list(self.labels, file.labels),
+            registry_mirrors: self.registry_mirrors,
+            insecure_registries: self.insecure_registries,
+            max_concurrent_downloads: self.max_concurrent_downloads,
+            registries: file.registries,
             pidfile: self.pidfile.or(file.pidfile),
             idle_exit: self.idle_exit.or(file.idle_exit),
             ephemeral: self.ephemeral || file.ephemeral,
@@ -194,8 +214,20 @@ impl Options {
         if let Some(driver) = &self.log_driver {
             config.log_driver.clone_from(driver);
         }
+        config.registries = self.registries();
         config.commit = option_env!("DORY_COMMIT").unwrap_or_default().to_owned();
         Ok(config)
+    }
+
+    /// What the file says of registries, and what the flags add to it.
+    fn registries(&self) -> RegistryConfig {
+        let mut registries = self.registries.clone();
+        registries.registry_mirrors.extend(self.registry_mirrors.iter().cloned());
+        registries.insecure_registries.extend(self.insecure_registries.iter().cloned());
+        if let Some(count) = self.max_concurrent_downloads {
+            registries.max_concurrent_downloads = count;
+        }
+        registries
     }
 
     fn bridge(&self) -> Option<BridgeOptions> {

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn hosts_files() {
-        let text = "::1 Localhost # registry\n127.0.0.1\tlocalhost registry\n\n# 1.2.3.4 registry\nwrong registry\n";
+        let text =
+            "::1 Localhost # registry\n127.0.0.1\tlocalhost registry\n\n# 1.2.3.4 registry\nwrong registry\n";
         assert_eq!(hosts(text, "registry"), [IpAddr::from([127, 0, 0, 1])]);
         assert_eq!(hosts(text, "localhost").len(), 2);
         assert!(hosts(text, "localhost")[0].is_ipv4());

@@ -42,7 +42,9 @@ impl Question {
         // Recursion desired, one question.
         let mut bytes = [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
         for label in name.split('.') {
-            let length = u8::try_from(label.len()).ok().filter(|length| (1..=LABEL_LENGTH_MAX as u8).contains(length))?;
+            let length = u8::try_from(label.len())
+                .ok()
+                .filter(|length| (1..=LABEL_LENGTH_MAX as u8).contains(length))?;
             bytes.push(length);
             bytes.extend_from_slice(label.as_bytes());
         }
