@@ -1,6 +1,7 @@
 //! The engine: what it owns, how it opens and how it ends.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -46,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) bridge: Bridge,
     pub(crate) networks: Networks,
     pub(crate) ports: PortAllocator,
+    /// Dropping a container's entry ends the proxy of its published ports.
+    pub(crate) port_proxies: Mutex<HashMap<ContainerId, OwnedFd>>,
     pub(crate) ids: IdAllocator,
     pub(crate) events: Events,
     pub(crate) registry: Registry,
@@ -179,6 +182,7 @@ impl Inner {
             networks,
             ids: IdAllocator::new(options.userns_range)?,
             ports: PortAllocator::new(),
+            port_proxies: Mutex::default(),
             events: Events::new(),
             transfers: Transfers::new(options.registries.max_concurrent_downloads),
             registries,

@@ -21,7 +21,7 @@ use crate::ipam::{Ipam, IpamError};
 use crate::lock;
 use crate::netlink::{Connection, NetlinkError};
 use crate::network::{Driver, Network, NetworkSubnet};
-use crate::nftables::{Admission, Firewall};
+use crate::nftables::{Admission, Family, Firewall};
 use crate::pool::{self, AddressPool};
 use crate::route::{self, Ipv4Setting};
 use crate::subnet::Subnet;
@@ -194,6 +194,14 @@ pub enum NetworkFact {
         "net.ipv4.ip_forward cannot be written ({0}): forwarding is on for the interfaces that exist now, not for later ones"
     )]
     ForwardingByInterface(String),
+    /// The engine switched IPv6 forwarding on for the whole namespace.
+    #[error(
+        "net.ipv6.conf.all.forwarding was 0 and is now 1: this machine forwards between its other interfaces as well"
+    )]
+    Ipv6ForwardingEnabled,
+    /// Containers reach their network by IPv6, and nothing beyond.
+    #[error("IPv6 forwarding cannot be enabled ({0}): containers reach each other by IPv6, not the outside")]
+    NoIpv6Forwarding(String),
     /// Containers reach their network, and nothing beyond.
     #[error("IPv4 forwarding cannot be enabled ({0}): containers reach each other, not the outside")]
     NoForwarding(String),
@@ -245,11 +253,12 @@ impl BridgeNetwork {
             .collect::<Result<Vec<_>, _>>()?;
         let mtu = config.mtu.unwrap_or_else(|| survey.outward().map_or(DEFAULT_MTU, |link| link.mtu));
         let bridge = place.name.as_str();
-        let firewall = Firewall::new(bridge);
+        let families: Vec<_> = subnets.iter().map(|place| Family::of(place.gateway)).collect();
+        let firewall = Firewall::new(bridge, &families);
         let admission = Admission { internal: config.internal, masquerade: config.masquerade };
         let made = make_bridge(&mut connection, &place, &mark, &subnets, mtu).and_then(|index| {
-            let ipv4 = subnets.iter().find_map(|place| place.subnet.as_ipv4());
-            let installed = firewall.install(bridge, ipv4, admission);
+            let places: Vec<_> = subnets.iter().map(|place| place.subnet).collect();
+            let installed = firewall.install(bridge, &places, admission);
             installed.map_err(|error| BridgeError::Firewall(bridge.to_owned(), error))?;
             Ok(index)
         });
@@ -260,6 +269,11 @@ impl BridgeNetwork {
         let index = made?;
         let foreign = ForeignFirewall::new(bridge);
         let mut facts = forwarding_facts(&mut connection, &survey, bridge);
+        if families.contains(&Family::Ipv6)
+            && let Some(fact) = forwarding::enable_ipv6()
+        {
+            facts.push(fact);
+        }
         facts.extend(foreign.open());
         if foreign::legacy_tables_exist() {
             facts.push(NetworkFact::LegacyTables);
@@ -464,13 +478,19 @@ pub fn sweep_bridges(owner: &str, live: &[NetworkId]) -> Result<Vec<String>, Net
             links.iter().filter(|it| it.alias.starts_with(&pairs)).map(|it| it.name.clone()).collect();
         let removed = ForeignFirewall::new(&link.name)
             .close()
-            .and(Firewall::new(&link.name).remove())
+            .and(remove_tables(&link.name))
             .and(endpoint::delete_all(&mut connection, &ports))
             .and(connection.request(&[route::delete_link(&link.name)]));
         outcome = outcome.and(removed);
         swept.push(link.name.clone());
     }
     outcome.map(|()| swept)
+}
+
+/// Removes the tables of the bridge `name`. A kernel without IPv6 has none of that family, and refuses to make one.
+fn remove_tables(name: &str) -> Result<(), NetlinkError> {
+    let _ = Firewall::new(name, &[Family::Ipv6]).remove();
+    Firewall::new(name, &[Family::Ipv4]).remove()
 }
 
 /// The alias of a bridge.

@@ -17,8 +17,9 @@ const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
-const NFPROTO_IPV4: u8 = 2;
 const IPPROTO_UDP: u8 = 17;
+/// Every family.
+const AF_UNSPEC: u8 = 0;
 /// Size of `struct nfgenmsg`.
 const NFGENMSG: usize = 4;
 
@@ -28,13 +29,17 @@ pub(crate) fn forget_udp(ports: &[u16]) -> Result<(), NetlinkError> {
         return Ok(());
     }
     let mut connection = Connection::open(NetlinkProtocol::Netfilter)?;
-    let entries =
-        connection.query(message(IPCTNL_MSG_CT_GET, flags::DUMP, "list the tracked connections"))?;
+    let entries = connection.query(message(
+        AF_UNSPEC,
+        IPCTNL_MSG_CT_GET,
+        flags::DUMP,
+        "list the tracked connections",
+    ))?;
     let deletions: Vec<_> = entries
         .iter()
-        .map(|entry| Attributes::after(entry, NFGENMSG))
-        .filter(|entry| udp_port(*entry).is_some_and(|port| ports.contains(&port)))
-        .filter_map(delete)
+        .map(|entry| (entry.first().copied().unwrap_or(AF_UNSPEC), Attributes::after(entry, NFGENMSG)))
+        .filter(|(_, entry)| udp_port(*entry).is_some_and(|port| ports.contains(&port)))
+        .filter_map(|(family, entry)| delete(family, entry))
         .collect();
     // An entry that went by itself in the meantime is as good as deleted.
     let gone = |error: &NetlinkError| error.errno() == Some(rustix::io::Errno::NOENT);
@@ -53,8 +58,8 @@ fn udp_port(entry: Attributes<'_>) -> Option<u16> {
 }
 
 /// The request that deletes an entry: its first tuple, and its id, lest a successor with the same tuple be hit.
-fn delete(entry: Attributes<'_>) -> Option<Message> {
-    let mut request = message(IPCTNL_MSG_CT_DELETE, flags::ACK, "forget a tracked connection");
+fn delete(family: u8, entry: Attributes<'_>) -> Option<Message> {
+    let mut request = message(family, IPCTNL_MSG_CT_DELETE, flags::ACK, "forget a tracked connection");
     let tuple = entry.find(CTA_TUPLE_ORIG)?;
     request.nest(CTA_TUPLE_ORIG, |attribute| {
         attribute.raw(tuple);
@@ -66,7 +71,7 @@ fn delete(entry: Attributes<'_>) -> Option<Message> {
     Some(request)
 }
 
-/// A message of the connection tracker for IPv4.
-fn message(kind: u16, flags: u16, operation: &str) -> Message {
-    Message::new(NFNL_SUBSYS_CTNETLINK << 8 | kind, flags, &[NFPROTO_IPV4, 0, 0, 0], operation)
+/// A message of the connection tracker for connections of `family`.
+fn message(family: u8, kind: u16, flags: u16, operation: &str) -> Message {
+    Message::new(NFNL_SUBSYS_CTNETLINK << 8 | kind, flags, &[family, 0, 0, 0], operation)
 }

@@ -1,10 +1,14 @@
 //! IPv4 forwarding: the namespace's switch, or each interface's where `/proc/sys` is read-only, as in most containers.
 
+use crate::bridge::NetworkFact;
 use crate::netlink::Connection;
 use crate::route::{self, Ipv4Setting};
 
 /// The namespace's switch (`Documentation/networking/ip-sysctl.rst`). Writing it sets every interface, later ones too.
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// Where each interface's IPv6 settings are.
+const IPV6: &str = "/proc/sys/net/ipv6/conf";
 
 /// How forwarding came about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,5 +35,26 @@ pub(crate) fn enable<'a>(
     match connection.request(&requests) {
         Ok(()) => Forwarding::ByInterface(why.to_string()),
         Err(refusal) => Forwarding::Refused(refusal.to_string()),
+    }
+}
+
+/// Switches IPv6 forwarding on, and tells what the operator should know. An interface that takes its default route from
+/// routers' advertisements would lose it: from then on it must be told to take them although it forwards (`accept_ra` 2,
+/// `Documentation/networking/ip-sysctl.rst`).
+pub(crate) fn enable_ipv6() -> Option<NetworkFact> {
+    let switch = format!("{IPV6}/all/forwarding");
+    if std::fs::read_to_string(&switch).is_ok_and(|text| text.trim() == "1") {
+        return None;
+    }
+    for entry in std::fs::read_dir(IPV6).into_iter().flatten().flatten() {
+        let path = entry.path().join("accept_ra");
+        if std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
+            // Where it cannot be written, the switch below cannot either, and that is told.
+            let _ = std::fs::write(&path, "2");
+        }
+    }
+    match std::fs::write(&switch, "1") {
+        Ok(()) => Some(NetworkFact::Ipv6ForwardingEnabled),
+        Err(error) => Some(NetworkFact::NoIpv6Forwarding(error.to_string())),
     }
 }

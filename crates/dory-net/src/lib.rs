@@ -45,6 +45,8 @@ pub use ipam::{Ipam, IpamError};
 pub use netlink::NetlinkError;
 pub use network::{Driver, Network, NetworkSubnet};
 pub use pool::AddressPool;
-pub use port::{PortAllocator, PortMapping, PortProxy, PortRequest, Protocol, Publication, PublishError};
+pub use port::{
+    PortAllocator, PortMapping, PortProxy, PortRequest, Protocol, Publication, PublishError, PublishTarget,
+};
 pub use resolv_conf::ResolvConf;
 pub use subnet::{Subnet, SubnetError};

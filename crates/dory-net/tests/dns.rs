@@ -113,12 +113,13 @@ fn privileged_a_container_asks_the_machines_loopback_resolver() {
     let request = PortRequest {
         protocol: Protocol::Udp,
         container_port: 53,
-        host_address: Ipv4Addr::UNSPECIFIED,
+        host_address: Ipv4Addr::UNSPECIFIED.into(),
+        also_ipv6: false,
         host_ports: Some(53..=53),
     };
     let ports = PortAllocator::new();
     let address = container.address();
-    let _published = inside(&lab.engine, || network.publish(&ports, address, &[request]).unwrap());
+    let _published = inside(&lab.engine, || network.publish(&ports, common::target(address), &[request]).unwrap());
     let server = inside(&container.netns, || UdpSocket::bind((address, 53)).unwrap());
     assert_eq!(ask(&container.netns, gateway, 60).unwrap(), answer(&question(60), 0));
     std::thread::spawn(move || {

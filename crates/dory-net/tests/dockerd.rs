@@ -82,11 +82,12 @@ fn privileged_a_network_beside_a_dockerd_works_and_leaves_its_containers_alone()
         let request = PortRequest {
             protocol: Protocol::Tcp,
             container_port: 80,
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: Ipv4Addr::UNSPECIFIED.into(),
+            also_ipv6: false,
             host_ports: Some(8080..=8080),
         };
         let ports = PortAllocator::new();
-        let _published = network.publish(&ports, ours.address(), &[request]).unwrap();
+        let _published = network.publish(&ports, common::target(ours.address()), &[request]).unwrap();
         assert!(ask(&lab.outside, ENGINE, 8080).is_ok());
         assert!(ask(&theirs, ENGINE, 8080).is_ok(), "what is published is for all");
 

@@ -9,10 +9,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use common::{Container, ENGINE, Lab, OUTSIDE, ask, config, container, inside, json, run, serve};
-use dory_net::{
-    BridgeNetwork, PortAllocator, PortMapping, PortProxy, PortRequest, Protocol, Publication, PublishError,
-};
+use common::{Container, ENGINE, Lab, OUTSIDE, ask, config, container, inside, json, run, serve, target};
+use dory_net::{BridgeNetwork, PortAllocator, PortMapping, PortRequest, Protocol, Publication, PublishError};
 
 const ALL: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
@@ -38,12 +36,12 @@ impl Engine {
 
     fn publish(&self, requests: &[PortRequest]) -> Result<Publication, PublishError> {
         let address = self.server.address();
-        inside(&self.lab.engine, || self.network.publish(&self.ports, address, requests))
+        inside(&self.lab.engine, || self.network.publish(&self.ports, target(address), requests))
     }
 
     fn unpublish(&self, ports: &[PortMapping]) {
         let address = self.server.address();
-        inside(&self.lab.engine, || self.network.unpublish(&self.ports, address, ports)).unwrap();
+        inside(&self.lab.engine, || self.network.unpublish(&self.ports, target(address), ports)).unwrap();
     }
 }
 
@@ -51,7 +49,8 @@ fn tcp(host_address: Ipv4Addr, host_port: u16, container_port: u16) -> PortReque
     PortRequest {
         protocol: Protocol::Tcp,
         container_port,
-        host_address,
+        host_address: host_address.into(),
+        also_ipv6: false,
         host_ports: Some(host_port..=host_port),
     }
 }
@@ -148,18 +147,32 @@ fn privileged_a_container_does_not_reach_the_machines_loopback() {
 fn privileged_udp_and_free_ports_and_ranges() {
     let engine = Engine::new();
     let requests = [
-        PortRequest { protocol: Protocol::Udp, container_port: 53, host_address: ALL, host_ports: None },
-        PortRequest { protocol: Protocol::Sctp, container_port: 54, host_address: ALL, host_ports: None },
+        PortRequest {
+            protocol: Protocol::Udp,
+            container_port: 53,
+            host_address: ALL.into(),
+            also_ipv6: false,
+            host_ports: None,
+        },
+        PortRequest {
+            protocol: Protocol::Sctp,
+            container_port: 54,
+            host_address: ALL.into(),
+            also_ipv6: false,
+            host_ports: None,
+        },
         PortRequest {
             protocol: Protocol::Tcp,
             container_port: 80,
-            host_address: ALL,
+            host_address: ALL.into(),
+            also_ipv6: false,
             host_ports: Some(7000..=7001),
         },
         PortRequest {
             protocol: Protocol::Tcp,
             container_port: 81,
-            host_address: ALL,
+            host_address: ALL.into(),
+            also_ipv6: false,
             host_ports: Some(7000..=7001),
         },
     ];
@@ -188,7 +201,8 @@ fn privileged_a_udp_client_that_was_early_is_served() {
     let request = PortRequest {
         protocol: Protocol::Udp,
         container_port: 53,
-        host_address: ALL,
+        host_address: ALL.into(),
+        also_ipv6: false,
         host_ports: Some(5353..=5353),
     };
     for round in 0..3 {
@@ -209,10 +223,11 @@ fn privileged_a_udp_client_that_was_early_is_served() {
 #[test]
 fn privileged_ipv6_clients_are_passed_on() {
     let engine = Engine::new();
-    let published = engine.publish(&[tcp(ALL, 8080, 80), tcp(Ipv4Addr::LOCALHOST, 8081, 80)]).unwrap();
+    let everywhere = PortRequest { also_ipv6: true, ..tcp(ALL, 8080, 80) };
+    let published = engine.publish(&[everywhere, tcp(Ipv4Addr::LOCALHOST, 8081, 80)]).unwrap();
     let address = engine.server.address();
-    let proxy = inside(&engine.lab.engine, || PortProxy::bind(address, &published.ports));
-    assert_eq!(proxy.ports(), &published.ports[..1], "the other is published on 127.0.0.1 alone");
+    let Publication { ports, proxy, .. } = published;
+    assert_eq!(proxy.ports(), &ports[1..2], "the other is published on 127.0.0.1 alone");
     let (stop, stopper) = rustix::pipe::pipe().unwrap();
     let netns = engine.lab.engine.try_clone().unwrap();
     let thread = std::thread::spawn(move || inside(&netns, || proxy.run(stop.as_fd()).unwrap()));
@@ -230,9 +245,9 @@ fn privileged_ipv6_clients_are_passed_on() {
 #[test]
 fn privileged_much_data_passes_the_proxy_both_ways() {
     let engine = Engine::new();
-    let published = engine.publish(&[tcp(ALL, 8080, 80)]).unwrap();
+    let everywhere = PortRequest { also_ipv6: true, ..tcp(ALL, 8080, 80) };
+    let proxy = engine.publish(&[everywhere]).unwrap().proxy;
     let address = engine.server.address();
-    let proxy = inside(&engine.lab.engine, || PortProxy::bind(address, &published.ports));
     let (stop, _stopper) = rustix::pipe::pipe().unwrap();
     let netns = engine.lab.engine.try_clone().unwrap();
     std::thread::spawn(move || inside(&netns, || proxy.run(stop.as_fd()).unwrap()));
@@ -297,7 +312,7 @@ fn privileged_ports_outlive_the_engine() {
     let (network, ports) =
         inside(&engine.lab.engine, || (BridgeNetwork::ensure(&config("one")).unwrap(), PortAllocator::new()));
     assert!(ask(&engine.lab.outside, ENGINE, 8080).is_ok(), "no gap before the ports are restored");
-    let records = [(engine.server.address(), published.ports.clone())];
+    let records = [(target(engine.server.address()), published.ports.clone())];
     inside(&engine.lab.engine, || network.restore_ports(&ports, &records).unwrap());
     assert!(ask(&engine.lab.outside, ENGINE, 8080).is_ok());
     assert!(ask(&engine.lab.engine, Ipv4Addr::LOCALHOST, lost.host_port).is_ok(), "what was lost is back");
@@ -305,7 +320,7 @@ fn privileged_ports_outlive_the_engine() {
     drop(stale.sockets);
     assert!(ask(&engine.lab.outside, ENGINE, 8082).is_err(), "what no record claims is gone");
     let again = inside(&engine.lab.engine, || {
-        network.publish(&ports, engine.neighbour.address(), &[tcp(ALL, 8080, 80)])
+        network.publish(&ports, target(engine.neighbour.address()), &[tcp(ALL, 8080, 80)])
     });
     assert!(matches!(again, Err(PublishError::Allocated { port: 8080, .. })));
 }

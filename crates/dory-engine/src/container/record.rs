@@ -1,11 +1,11 @@
 //! What is kept of a container in its directory, and what inspect is made of.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dory_cgroup::Group;
-use dory_net::{Endpoint, PortMapping};
+use dory_net::{Endpoint, PortMapping, PublishTarget};
 use dory_runtime::spec::UserNamespace;
 use dory_types::{ContainerId, ContainerName, ImageId, NetworkId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ pub(crate) struct RunEndpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PublishedOn {
     pub(crate) network: NetworkId,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) target: PublishTarget,
 }
 
 impl Record {

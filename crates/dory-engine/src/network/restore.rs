@@ -52,7 +52,7 @@ impl Inner {
                 let record = container.record();
                 let run = record.run.as_ref()?;
                 let target = run.published_on.as_ref().filter(|target| target.network == *id)?;
-                Some((target.address, run.ports.clone()))
+                Some((target.target, run.ports.clone()))
             })
             .collect();
         if let Err(error) = bridge.restore_ports(&self.ports, &published) {

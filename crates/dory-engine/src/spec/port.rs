@@ -1,6 +1,6 @@
 //! Ports as `-p` and `--expose` name them (go-connections `nat`).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
 use dory_net::{PortRequest, Protocol};
@@ -46,16 +46,13 @@ fn parse_range(text: &str) -> Result<Option<RangeInclusive<u16>>, EngineError> {
     if first > last { Err(invalid()) } else { Ok(Some(first..=last)) }
 }
 
-/// The address of this machine on which a port is published.
-fn parse_address(text: &str) -> Result<Ipv4Addr, EngineError> {
+/// The address of this machine on which a port is published; without one it is to be had by IPv6 too.
+fn parse_address(text: &str) -> Result<(IpAddr, bool), EngineError> {
     if text.is_empty() {
-        return Ok(Ipv4Addr::UNSPECIFIED);
+        return Ok((Ipv4Addr::UNSPECIFIED.into(), true));
     }
     match text.trim_start_matches('[').trim_end_matches(']').parse() {
-        Ok(std::net::IpAddr::V4(address)) => Ok(address),
-        Ok(std::net::IpAddr::V6(_)) => Err(EngineError::not_implemented(format!(
-            "publishing on the IPv6 address {text} is not supported"
-        ))),
+        Ok(address) => Ok((address, false)),
         Err(_) => Err(EngineError::invalid(format!("invalid IP address: {text}"))),
     }
 }
@@ -66,10 +63,12 @@ pub(crate) fn requests(bindings: &PortMap) -> Result<Vec<PortRequest>, EngineErr
     for (key, bindings) in bindings {
         let port = parse_port(key)?;
         for binding in bindings.iter().flatten() {
+            let (host_address, also_ipv6) = parse_address(&binding.host_ip)?;
             requests.push(PortRequest {
                 protocol: port.protocol,
                 container_port: port.number,
-                host_address: parse_address(&binding.host_ip)?,
+                host_address,
+                also_ipv6,
                 host_ports: parse_range(&binding.host_port)?,
             });
         }

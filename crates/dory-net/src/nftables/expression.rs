@@ -1,5 +1,6 @@
 //! The expressions that a rule is made of: each loads, compares or acts, and a comparison that fails ends the rule.
 
+use super::Family;
 use crate::netlink::Message;
 
 const NFTA_LIST_ELEM: u16 = 1;
@@ -27,7 +28,6 @@ const NFTA_FIB_F_DADDR: u32 = 2;
 const RTN_LOCAL: u32 = 2;
 const NFT_LOOKUP_F_INV: u32 = 1;
 const NFT_NAT_DNAT: u32 = 1;
-const NFPROTO_IPV4: u32 = 2;
 
 /// A register, by its number of four-byte units (`NFT_REG32_00` to `NFT_REG32_15`); longer values take the next ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +53,27 @@ pub(crate) struct Field {
 
 /// Fields of a packet.
 pub(crate) mod payload {
-    use super::{Field, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER};
+    use super::{Family, Field, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER};
 
-    /// The IPv4 source address.
-    pub(crate) const SOURCE: Field = Field { base: NFT_PAYLOAD_NETWORK_HEADER, offset: 12, length: 4 };
     /// The IPv4 destination address.
     pub(crate) const DESTINATION: Field = Field { base: NFT_PAYLOAD_NETWORK_HEADER, offset: 16, length: 4 };
+
+    /// The source address.
+    pub(crate) fn source(family: Family) -> Field {
+        match family {
+            Family::Ipv4 => Field { base: NFT_PAYLOAD_NETWORK_HEADER, offset: 12, length: 4 },
+            Family::Ipv6 => Field { base: NFT_PAYLOAD_NETWORK_HEADER, offset: 8, length: 16 },
+        }
+    }
+
+    /// The destination address.
+    pub(crate) fn destination(family: Family) -> Field {
+        match family {
+            Family::Ipv4 => DESTINATION,
+            Family::Ipv6 => Field { base: NFT_PAYLOAD_NETWORK_HEADER, offset: 24, length: 16 },
+        }
+    }
+
     /// The destination port of TCP, UDP and SCTP alike.
     pub(crate) const DESTINATION_PORT: Field =
         Field { base: NFT_PAYLOAD_TRANSPORT_HEADER, offset: 2, length: 2 };
@@ -156,8 +171,8 @@ impl<'a> Expressions<'a> {
     }
 
     /// Goes on where the source address is in `set`.
-    pub(crate) fn source(&mut self, set: &str) -> &mut Self {
-        self.load_field(payload::SOURCE, FIRST).lookup(set, FIRST, Membership::In)
+    pub(crate) fn source(&mut self, family: Family, set: &str) -> &mut Self {
+        self.load_field(payload::source(family), FIRST).lookup(set, FIRST, Membership::In)
     }
 
     /// Goes on where the first bytes of the value in the first register are (not) `value`.
@@ -180,9 +195,14 @@ impl<'a> Expressions<'a> {
         self.load_output_interface(FIRST).compare(NFT_CMP_EQ, &interface_pattern(name))
     }
 
-    /// Goes on where the address in `field` is a loopback address, 127.0.0.0/8.
-    pub(crate) fn is_loopback(&mut self, field: Field) -> &mut Self {
-        self.load_field(Field { length: 1, ..field }, FIRST).compare(NFT_CMP_EQ, &[127])
+    /// Goes on where the address in `field` is a loopback address: 127.0.0.0/8, or ::1.
+    pub(crate) fn is_loopback(&mut self, family: Family, field: Field) -> &mut Self {
+        match family {
+            Family::Ipv4 => self.load_field(Field { length: 1, ..field }, FIRST).compare(NFT_CMP_EQ, &[127]),
+            Family::Ipv6 => {
+                self.load_field(field, FIRST).compare(NFT_CMP_EQ, &std::net::Ipv6Addr::LOCALHOST.octets())
+            }
+        }
     }
 
     /// Goes on where the destination is an address of this machine.
@@ -265,10 +285,11 @@ impl<'a> Expressions<'a> {
         self.push("masq", |_| {});
     }
 
-    /// Rewrites the destination: address in the first register, port in the second.
-    pub(crate) fn rewrite_destination(&mut self) {
+    /// Rewrites the destination: the address in the first registers, the port in the one after it.
+    pub(crate) fn rewrite_destination(&mut self, family: Family) {
+        let port = Register::unit(family.units());
         self.push("nat", |data| {
-            data.be32(1, NFT_NAT_DNAT).be32(2, NFPROTO_IPV4).be32(3, FIRST.0).be32(5, Register::unit(1).0);
+            data.be32(1, NFT_NAT_DNAT).be32(2, family.number().into()).be32(3, FIRST.0).be32(5, port.0);
         });
     }
 }

@@ -6,6 +6,8 @@ mod expression;
 mod resolver;
 mod table;
 
+use std::fmt;
+
 use dory_sys::netlink::NetlinkProtocol;
 
 use crate::netlink::{Attributes, Connection, Message, NetlinkError, flags};
@@ -75,8 +77,54 @@ const HOST_ORDER_KEYS: [u8; 6] = {
     [0, 4, a, b, c, d]
 };
 
-/// `NFPROTO_IPV4`.
-const NFPROTO_IPV4: u8 = 2;
+/// A family of addresses, and of tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    /// The family of `address`.
+    pub(crate) fn of(address: std::net::IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+
+    /// The kernel's number: `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Ipv4 => 2,
+            Self::Ipv6 => 10,
+        }
+    }
+
+    /// How many registers of four bytes an address takes.
+    pub(crate) fn units(self) -> u32 {
+        match self {
+            Self::Ipv4 => 1,
+            Self::Ipv6 => 4,
+        }
+    }
+}
+
+/// A table, by family and name. A name alone stands for one of IPv4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Table<'a> {
+    pub(crate) family: Family,
+    pub(crate) name: &'a str,
+}
+
+impl<'a> From<&'a str> for Table<'a> {
+    fn from(name: &'a str) -> Self {
+        Self { family: Family::Ipv4, name }
+    }
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name)
+    }
+}
 
 /// How many elements go into one message: about 60 bytes each, and a list of them must stay below 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 512;
@@ -136,7 +184,7 @@ impl Element {
     }
 }
 
-/// Changes of tables of the IPv4 family, applied together.
+/// Changes of tables, applied together.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
     messages: Vec<Message>,
@@ -162,25 +210,34 @@ impl Transaction {
     }
 
     /// Creates the table; no error where it is there.
-    pub(crate) fn add_table(&mut self, table: &str) {
-        self.push(NFT_MSG_NEWTABLE, flags::CREATE, format!("create the nftables table `{table}`"))
-            .text(NFTA_TABLE_NAME, table);
+    pub(crate) fn add_table<'t>(&mut self, table: impl Into<Table<'t>>) {
+        let table = table.into();
+        self.push(
+            table.family,
+            NFT_MSG_NEWTABLE,
+            flags::CREATE,
+            format!("create the nftables table `{table}`"),
+        )
+        .text(NFTA_TABLE_NAME, table.name);
     }
 
     /// Deletes the table with all that is in it.
-    pub(crate) fn delete_table(&mut self, table: &str) {
-        self.push(NFT_MSG_DELTABLE, 0, format!("delete the nftables table `{table}`"))
-            .text(NFTA_TABLE_NAME, table);
+    pub(crate) fn delete_table<'t>(&mut self, table: impl Into<Table<'t>>) {
+        let table = table.into();
+        self.push(table.family, NFT_MSG_DELTABLE, 0, format!("delete the nftables table `{table}`"))
+            .text(NFTA_TABLE_NAME, table.name);
     }
 
     /// Creates the chain, which is a base chain where `hook` is there.
-    pub(crate) fn add_chain(&mut self, table: &str, chain: &str, hook: Option<Hook>) {
+    pub(crate) fn add_chain<'t>(&mut self, table: impl Into<Table<'t>>, chain: &str, hook: Option<Hook>) {
+        let table = table.into();
         let message = self.push(
+            table.family,
             NFT_MSG_NEWCHAIN,
             flags::CREATE,
             format!("create the nftables chain `{table} {chain}`"),
         );
-        message.text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, chain);
+        message.text(NFTA_CHAIN_TABLE, table.name).text(NFTA_CHAIN_NAME, chain);
         if let Some(hook) = hook {
             message.nest(NFTA_CHAIN_HOOK, |attributes| {
                 attributes
@@ -198,19 +255,21 @@ impl Transaction {
     }
 
     /// Appends a rule to the chain. `mark` is kept with it as user data, to find it again.
-    pub(crate) fn append_rule(
+    pub(crate) fn append_rule<'t>(
         &mut self,
-        table: &str,
+        table: impl Into<Table<'t>>,
         chain: &str,
         mark: Option<&[u8]>,
         fill: impl FnOnce(&mut Expressions<'_>),
     ) {
+        let table = table.into();
         let message = self.push(
+            table.family,
             NFT_MSG_NEWRULE,
             flags::CREATE | flags::APPEND,
             format!("add a rule to the nftables chain `{table} {chain}`"),
         );
-        message.text(NFTA_RULE_TABLE, table).text(NFTA_RULE_CHAIN, chain);
+        message.text(NFTA_RULE_TABLE, table.name).text(NFTA_RULE_CHAIN, chain);
         message.nest(NFTA_RULE_EXPRESSIONS, |list| fill(&mut Expressions::new(list)));
         if let Some(mark) = mark {
             message.bytes(NFTA_RULE_USERDATA, mark);
@@ -218,25 +277,34 @@ impl Transaction {
     }
 
     /// Deletes every rule of the chain.
-    pub(crate) fn flush_chain(&mut self, table: &str, chain: &str) {
-        self.push(NFT_MSG_DELRULE, 0, format!("flush the nftables chain `{table} {chain}`"))
-            .text(NFTA_RULE_TABLE, table)
+    pub(crate) fn flush_chain<'t>(&mut self, table: impl Into<Table<'t>>, chain: &str) {
+        let table = table.into();
+        self.push(table.family, NFT_MSG_DELRULE, 0, format!("flush the nftables chain `{table} {chain}`"))
+            .text(NFTA_RULE_TABLE, table.name)
             .text(NFTA_RULE_CHAIN, chain);
     }
 
     /// Deletes the rule with `handle`.
-    pub(crate) fn delete_rule(&mut self, table: &str, chain: &str, handle: u64) {
-        self.push(NFT_MSG_DELRULE, 0, format!("delete a rule of the nftables chain `{table} {chain}`"))
-            .text(NFTA_RULE_TABLE, table)
-            .text(NFTA_RULE_CHAIN, chain)
-            .bytes(NFTA_RULE_HANDLE, &handle.to_be_bytes());
+    pub(crate) fn delete_rule<'t>(&mut self, table: impl Into<Table<'t>>, chain: &str, handle: u64) {
+        let table = table.into();
+        self.push(
+            table.family,
+            NFT_MSG_DELRULE,
+            0,
+            format!("delete a rule of the nftables chain `{table} {chain}`"),
+        )
+        .text(NFTA_RULE_TABLE, table.name)
+        .text(NFTA_RULE_CHAIN, chain)
+        .bytes(NFTA_RULE_HANDLE, &handle.to_be_bytes());
     }
 
     /// Creates the set or map.
-    pub(crate) fn add_set(&mut self, table: &str, set: &Set<'_>) {
+    pub(crate) fn add_set<'t>(&mut self, table: impl Into<Table<'t>>, set: &Set<'_>) {
+        let table = table.into();
         self.sets += 1;
         let id = self.sets;
         let message = self.push(
+            table.family,
             NFT_MSG_NEWSET,
             flags::CREATE,
             format!("create the nftables set `{table} {}`", set.name),
@@ -244,7 +312,7 @@ impl Transaction {
         let ranges = if set.ranges { NFT_SET_INTERVAL } else { 0 };
         let map = if set.data.is_some() { NFT_SET_MAP } else { 0 };
         message
-            .text(NFTA_SET_TABLE, table)
+            .text(NFTA_SET_TABLE, table.name)
             .text(NFTA_SET_NAME, set.name)
             .be32(NFTA_SET_FLAGS, ranges | map)
             .be32(NFTA_SET_KEY_TYPE, set.key.kind)
@@ -259,19 +327,31 @@ impl Transaction {
     }
 
     /// Adds elements; one that is there with the same data is no error.
-    pub(crate) fn add_elements(&mut self, table: &str, set: &str, elements: &[Element]) {
-        self.elements(NFT_MSG_NEWSETELEM, flags::CREATE, "add to", table, set, elements);
+    pub(crate) fn add_elements<'t>(&mut self, table: impl Into<Table<'t>>, set: &str, elements: &[Element]) {
+        self.elements((NFT_MSG_NEWSETELEM, flags::CREATE, "add to"), table.into(), set, elements);
     }
 
     /// Deletes elements; one that is not there fails the transaction.
-    pub(crate) fn delete_elements(&mut self, table: &str, set: &str, elements: &[Element]) {
-        self.elements(NFT_MSG_DELSETELEM, 0, "delete from", table, set, elements);
+    pub(crate) fn delete_elements<'t>(
+        &mut self,
+        table: impl Into<Table<'t>>,
+        set: &str,
+        elements: &[Element],
+    ) {
+        self.elements((NFT_MSG_DELSETELEM, 0, "delete from"), table.into(), set, elements);
     }
 
-    fn elements(&mut self, kind: u16, flags: u16, verb: &str, table: &str, set: &str, elements: &[Element]) {
+    fn elements(
+        &mut self,
+        (kind, flags, verb): (u16, u16, &str),
+        table: Table<'_>,
+        set: &str,
+        elements: &[Element],
+    ) {
         for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
-            let message = self.push(kind, flags, format!("{verb} the nftables set `{table} {set}`"));
-            message.text(NFTA_SET_ELEM_LIST_TABLE, table).text(NFTA_SET_ELEM_LIST_SET, set);
+            let message =
+                self.push(table.family, kind, flags, format!("{verb} the nftables set `{table} {set}`"));
+            message.text(NFTA_SET_ELEM_LIST_TABLE, table.name).text(NFTA_SET_ELEM_LIST_SET, set);
             message.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
                 for element in chunk {
                     list.nest(NFTA_LIST_ELEM, |attributes| write_element(attributes, element));
@@ -280,8 +360,8 @@ impl Transaction {
         }
     }
 
-    fn push(&mut self, kind: u16, flags: u16, operation: String) -> &mut Message {
-        self.messages.push(message(kind, flags | flags::ACK, operation));
+    fn push(&mut self, family: Family, kind: u16, flags: u16, operation: String) -> &mut Message {
+        self.messages.push(message(family, kind, flags | flags::ACK, operation));
         self.messages.last_mut().expect("a message was just pushed")
     }
 }
@@ -301,9 +381,9 @@ fn write_element(attributes: &mut Message, element: &Element) {
     }
 }
 
-/// A message of nf_tables for the IPv4 family.
-fn message(kind: u16, flags: u16, operation: impl Into<String>) -> Message {
-    Message::new(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, &[NFPROTO_IPV4, 0, 0, 0], operation)
+/// A message of nf_tables for tables of `family`.
+fn message(family: Family, kind: u16, flags: u16, operation: impl Into<String>) -> Message {
+    Message::new(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, &[family.number(), 0, 0, 0], operation)
 }
 
 /// Size of `struct nfgenmsg`.
@@ -318,8 +398,12 @@ pub(crate) enum Policy {
 
 /// The policy of the base chain `chain` of `table`; none where there is no such chain, or it has no hook.
 pub(crate) fn chain_policy(table: &str, chain: &str) -> Result<Option<Policy>, NetlinkError> {
-    let mut request =
-        message(NFT_MSG_GETCHAIN, flags::ACK, format!("find the nftables chain `{table} {chain}`"));
+    let mut request = message(
+        Family::Ipv4,
+        NFT_MSG_GETCHAIN,
+        flags::ACK,
+        format!("find the nftables chain `{table} {chain}`"),
+    );
     request.text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, chain);
     let found = none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?;
     let policy =
@@ -329,8 +413,12 @@ pub(crate) fn chain_policy(table: &str, chain: &str) -> Result<Option<Policy>, N
 
 /// True where `table` has a chain `chain`.
 pub(crate) fn chain_exists(table: &str, chain: &str) -> Result<bool, NetlinkError> {
-    let mut request =
-        message(NFT_MSG_GETCHAIN, flags::ACK, format!("find the nftables chain `{table} {chain}`"));
+    let mut request = message(
+        Family::Ipv4,
+        NFT_MSG_GETCHAIN,
+        flags::ACK,
+        format!("find the nftables chain `{table} {chain}`"),
+    );
     request.text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, chain);
     Ok(!none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?.is_empty())
 }
@@ -338,6 +426,7 @@ pub(crate) fn chain_exists(table: &str, chain: &str) -> Result<bool, NetlinkErro
 /// The handles of the rules of `chain` that carry the user data `mark`, in the chain's order.
 pub(crate) fn marked_rules(table: &str, chain: &str, mark: &[u8]) -> Result<Vec<u64>, NetlinkError> {
     let mut request = message(
+        Family::Ipv4,
         NFT_MSG_GETRULE,
         flags::DUMP,
         format!("list the rules of the nftables chain `{table} {chain}`"),
@@ -353,13 +442,14 @@ pub(crate) fn marked_rules(table: &str, chain: &str, mark: &[u8]) -> Result<Vec<
 }
 
 /// The elements of the set or map `set` of `table`; none where there is no such set.
-pub(crate) fn elements(table: &str, set: &str) -> Result<Vec<Element>, NetlinkError> {
+pub(crate) fn elements(table: Table<'_>, set: &str) -> Result<Vec<Element>, NetlinkError> {
     let mut request = message(
+        table.family,
         NFT_MSG_GETSETELEM,
         flags::DUMP,
         format!("list the elements of the nftables set `{table} {set}`"),
     );
-    request.text(NFTA_SET_ELEM_LIST_TABLE, table).text(NFTA_SET_ELEM_LIST_SET, set);
+    request.text(NFTA_SET_ELEM_LIST_TABLE, table.name).text(NFTA_SET_ELEM_LIST_SET, set);
     let found = none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?;
     let lists =
         found.iter().map(|payload| Attributes::after(payload, NFGENMSG).nested(NFTA_SET_ELEM_LIST_ELEMENTS));

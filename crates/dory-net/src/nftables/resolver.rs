@@ -10,7 +10,7 @@
 use std::net::Ipv4Addr;
 
 use super::table::{NF_INET_LOCAL_OUT, PRIORITY_DESTINATION, add_address_map, address_element};
-use super::{ChainType, Hook, Register, Transaction};
+use super::{ChainType, Family, Hook, Register, Transaction};
 use crate::netlink::NetlinkError;
 use crate::nftables::expression::payload;
 use crate::port::Protocol;
@@ -40,7 +40,7 @@ pub(crate) fn redirect_resolver(
             .load_protocol(Register::unit(1))
             .load_field(payload::DESTINATION_PORT, Register::unit(2))
             .lookup_map(PORTS)
-            .rewrite_destination();
+            .rewrite_destination(Family::Ipv4);
     });
     let elements = [(Protocol::Udp, udp), (Protocol::Tcp, tcp)]
         .map(|(protocol, target)| address_element(protocol, (resolver, port), (resolver, target)));

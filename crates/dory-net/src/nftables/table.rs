@@ -1,9 +1,9 @@
-//! A network's own nftables table: what it holds, and how ports come and go.
+//! A network's own nftables tables, one for each family that it has: what they hold, and how ports come and go.
 //!
 //! ```text
 //! set  bridges    { ifname }               the network's bridge
 //! set  peers      { ifname . ifname }      pairs of interfaces whose containers may talk: the bridge with itself
-//! set  subnets    { ipv4_addr, ranges }    the containers' addresses
+//! set  subnets    { address, ranges }      the containers' addresses
 //! map  ports      { protocol . port               : address . port }   published on every address
 //! map  addresses  { address . protocol . port     : address . port }   published on one address
 //!
@@ -15,21 +15,22 @@
 //! ```
 //!
 //! A port is an element of a map, so that the hundredth costs what the first did, a packet is looked up in constant time,
-//! and nothing has to be found again by a rule's handle. The table bears the name of its bridge, so that neither two
-//! networks nor two engines meet in one.
+//! and nothing has to be found again by a rule's handle. A table bears the name of its bridge, so that neither two
+//! networks nor two engines meet in one. One transaction changes the tables of both families.
 //!
 //! 127.0.0.1: the bridge's `route_localnet` is set, so that the rewritten packet may leave by it, and the source is
 //! masqueraded, so that the answer finds back. Docker does the same without its user-space proxy. That setting alone
 //! would let a container reach services bound to 127.0.0.1 of this machine, which the chain `loopback` prevents; and
 //! `prerouting` leaves 127.0.0.0/8 alone, so that no neighbour on the wire reaches a port published on 127.0.0.1 only.
+//! IPv6 has no such setting: what this machine sends to ::1 is passed on by [`crate::PortProxy`].
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::expression::{Membership, payload};
-use super::{ChainType, DataType, Element, Hook, Register, Set, Transaction, elements};
-use crate::address::Ipv4Subnet;
+use super::{ChainType, DataType, Element, Family, Hook, Register, Set, Table, Transaction, elements};
 use crate::netlink::NetlinkError;
 use crate::port::Protocol;
+use crate::subnet::{Subnet, successor};
 
 const BRIDGES: &str = "bridges";
 const PEERS: &str = "peers";
@@ -52,6 +53,7 @@ const PRIORITY_SOURCE: i32 = 100;
 
 /// The numbers by which `nft` knows what a key is (libnftables' `enum datatypes`); the kernel only keeps them.
 const TYPE_ADDRESS: u32 = 7;
+const TYPE_ADDRESS6: u32 = 8;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_SERVICE: u32 = 13;
 const TYPE_INTERFACE: u32 = 41;
@@ -75,30 +77,58 @@ fn concatenated(kinds: &[(u32, u32)]) -> DataType {
     })
 }
 
-/// One published port: what connections to `host` are sent to.
+/// The type of a family's addresses.
+fn address_type(family: Family) -> (u32, u32) {
+    match family {
+        Family::Ipv4 => (TYPE_ADDRESS, 4),
+        Family::Ipv6 => (TYPE_ADDRESS6, 16),
+    }
+}
+
+/// The bytes of an address, as they fill registers.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Splits an address of `family` off `bytes`.
+fn split_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+    match family {
+        Family::Ipv4 => bytes.split_first_chunk::<4>().map(|(it, rest)| (IpAddr::from(*it), rest)),
+        Family::Ipv6 => bytes.split_first_chunk::<16>().map(|(it, rest)| (IpAddr::from(*it), rest)),
+    }
+}
+
+/// One published port: what connections to `host` are sent to. Both addresses are of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PublishedPort {
     pub(crate) protocol: Protocol,
     /// The address on which it is published; unspecified for all.
-    pub(crate) host_address: Ipv4Addr,
+    pub(crate) host_address: IpAddr,
     pub(crate) host_port: u16,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) port: u16,
 }
 
 impl PublishedPort {
+    fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+
     /// The map that holds it, and its element there.
     fn element(&self) -> (&'static str, Element) {
-        let mut key = Vec::with_capacity(12);
+        let mut key = Vec::with_capacity(24);
         let map = if self.host_address.is_unspecified() {
             PORTS
         } else {
-            key.extend(self.host_address.octets());
+            key.extend(octets(self.host_address));
             ADDRESSES
         };
         key.extend([self.protocol.number(), 0, 0, 0]);
         key.extend(port_field(self.host_port));
-        let mut data = self.address.octets().to_vec();
+        let mut data = octets(self.address);
         data.extend(port_field(self.port));
         (map, Element::entry(key, data))
     }
@@ -109,19 +139,18 @@ impl PublishedPort {
     }
 
     /// Reads an element of `map`; none for what no engine of ours writes.
-    fn from_element(map: &str, element: &Element) -> Option<Self> {
-        let (host_address, key) = if map == ADDRESSES {
-            let (address, rest) = element.key.split_first_chunk::<4>()?;
-            (Ipv4Addr::from(*address), rest)
-        } else {
-            (Ipv4Addr::UNSPECIFIED, element.key.as_slice())
+    fn from_element(family: Family, map: &str, element: &Element) -> Option<Self> {
+        let (host_address, key) = match (map == ADDRESSES, family) {
+            (true, _) => split_address(family, &element.key)?,
+            (false, Family::Ipv4) => (Ipv4Addr::UNSPECIFIED.into(), element.key.as_slice()),
+            (false, Family::Ipv6) => (Ipv6Addr::UNSPECIFIED.into(), element.key.as_slice()),
         };
-        let (address, port) = element.data.as_deref()?.split_first_chunk::<4>()?;
+        let (address, port) = split_address(family, element.data.as_deref()?)?;
         Some(Self {
             protocol: Protocol::from_number(*key.first()?)?,
             host_address,
             host_port: u16::from_be_bytes(*key.get(4..)?.first_chunk()?),
-            address: Ipv4Addr::from(*address),
+            address,
             port: u16::from_be_bytes(*port.first_chunk()?),
         })
     }
@@ -142,95 +171,114 @@ pub(crate) struct Admission {
     pub(crate) masquerade: bool,
 }
 
-/// A network's table.
+/// A network's tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Firewall {
-    table: String,
+    name: String,
+    families: Vec<Family>,
 }
 
 impl Firewall {
-    /// The table `table`, whether or not it exists yet.
-    pub(crate) fn new(table: impl Into<String>) -> Self {
-        Self { table: table.into() }
+    /// The tables `name` of `families`, whether or not they exist yet.
+    pub(crate) fn new(name: impl Into<String>, families: &[Family]) -> Self {
+        Self { name: name.into(), families: families.to_vec() }
     }
 
-    /// Brings the table to its full form with `bridge` and `subnet` in it. Published ports that are there stay, and no
-    /// packet sees the table without its rules: an engine that starts again runs this over its predecessor's table.
+    fn table(&self, family: Family) -> Table<'_> {
+        Table { family, name: &self.name }
+    }
+
+    fn tables(&self) -> impl Iterator<Item = Table<'_>> {
+        self.families.iter().map(|family| self.table(*family))
+    }
+
+    /// Brings the tables to their full form with `bridge` and `subnets` in them. Published ports that are there stay, and
+    /// no packet sees a table without its rules: an engine that starts again runs this over its predecessor's.
     pub(crate) fn install(
         &self,
         bridge: &str,
-        subnet: Option<Ipv4Subnet>,
+        subnets: &[Subnet],
         admission: Admission,
     ) -> Result<(), NetlinkError> {
-        let table = self.table.as_str();
         let mut transaction = Transaction::default();
-        transaction.add_table(table);
-        add_sets(&mut transaction, table);
-        for (chain, hook) in base_chains() {
-            transaction.add_chain(table, chain, Some(hook));
-        }
-        transaction.add_chain(table, "to_container", None);
-        for chain in base_chains().map(|(chain, _)| chain).into_iter().chain(["to_container"]) {
-            transaction.flush_chain(table, chain);
-        }
-        add_nat_rules(&mut transaction, table, admission);
-        add_filter_rules(&mut transaction, table, admission);
-        let key = interface_key(bridge);
-        transaction.add_elements(table, BRIDGES, &[Element::key(key)]);
-        transaction.add_elements(table, PEERS, &[Element::key([key, key].concat())]);
-        if let Some(subnet) = subnet {
-            transaction.add_elements(table, SUBNETS, &range(subnet));
+        for table in self.tables() {
+            transaction.add_table(table);
+            add_sets(&mut transaction, table);
+            for (chain, hook) in base_chains() {
+                transaction.add_chain(table, chain, Some(hook));
+            }
+            transaction.add_chain(table, "to_container", None);
+            for chain in base_chains().map(|(chain, _)| chain).into_iter().chain(["to_container"]) {
+                transaction.flush_chain(table, chain);
+            }
+            add_nat_rules(&mut transaction, table, admission);
+            add_filter_rules(&mut transaction, table, admission);
+            let key = interface_key(bridge);
+            transaction.add_elements(table, BRIDGES, &[Element::key(key)]);
+            transaction.add_elements(table, PEERS, &[Element::key([key, key].concat())]);
+            for subnet in subnets.iter().filter(|subnet| Family::of(subnet.base()) == table.family) {
+                transaction.add_elements(table, SUBNETS, &range(*subnet));
+            }
         }
         transaction.commit()
     }
 
     /// Adds the ports, all or none.
     pub(crate) fn publish(&self, ports: &[PublishedPort]) -> Result<(), NetlinkError> {
-        self.change(ports, Transaction::add_elements)
+        let mut transaction = Transaction::default();
+        for (table, map, elements) in self.by_map(ports) {
+            transaction.add_elements(table, map, &elements);
+        }
+        transaction.commit()
     }
 
     /// Removes the ports. One that is not there is left out.
     pub(crate) fn unpublish(&self, ports: &[PublishedPort]) -> Result<(), NetlinkError> {
         let there = self.published()?;
         let ports: Vec<_> = ports.iter().filter(|port| there.contains(port)).copied().collect();
-        self.change(&ports, Transaction::delete_elements)
-    }
-
-    /// Applies `change` to each map that holds one of `ports`, in one transaction.
-    fn change(
-        &self,
-        ports: &[PublishedPort],
-        change: fn(&mut Transaction, &str, &str, &[Element]),
-    ) -> Result<(), NetlinkError> {
         let mut transaction = Transaction::default();
-        for map in [PORTS, ADDRESSES] {
-            let elements: Vec<_> = ports
-                .iter()
-                .map(PublishedPort::element)
-                .filter(|(of, _)| *of == map)
-                .map(|(_, it)| it)
-                .collect();
-            change(&mut transaction, &self.table, map, &elements);
+        for (table, map, elements) in self.by_map(&ports) {
+            transaction.delete_elements(table, map, &elements);
         }
         transaction.commit()
+    }
+
+    /// The elements of `ports` by the map that holds them.
+    fn by_map(&self, ports: &[PublishedPort]) -> Vec<(Table<'_>, &'static str, Vec<Element>)> {
+        let mut all = Vec::new();
+        for table in self.tables() {
+            for map in [PORTS, ADDRESSES] {
+                let elements: Vec<_> = ports
+                    .iter()
+                    .filter(|port| port.family() == table.family)
+                    .map(PublishedPort::element)
+                    .filter(|(of, _)| *of == map)
+                    .map(|(_, it)| it)
+                    .collect();
+                all.push((table, map, elements));
+            }
+        }
+        all
     }
 
     /// Sends port 53 of the bridge's address `gateway` to the forwarder's ports there, in place of what was.
     pub(crate) fn redirect_dns(&self, gateway: Ipv4Addr, udp: u16, tcp: u16) -> Result<(), NetlinkError> {
         let old: Vec<_> =
             self.all()?.iter().filter(|port| port.stays_here()).map(|port| port.element().1).collect();
+        let gateway = IpAddr::from(gateway);
         let new = [(Protocol::Udp, udp), (Protocol::Tcp, tcp)].map(|(protocol, port)| {
             PublishedPort { protocol, host_address: gateway, host_port: 53, address: gateway, port }
                 .element()
                 .1
         });
+        let table = self.table(Family::Ipv4);
         let mut transaction = Transaction::default();
-        transaction.delete_elements(&self.table, ADDRESSES, &old);
-        transaction.add_elements(&self.table, ADDRESSES, &new);
+        transaction.delete_elements(table, ADDRESSES, &old);
+        transaction.add_elements(table, ADDRESSES, &new);
         transaction.commit()
     }
 
-    /// Every port of a container that is published by this table.
+    /// Every port of a container that is published by these tables.
     pub(crate) fn published(&self) -> Result<Vec<PublishedPort>, NetlinkError> {
         Ok(self.all()?.into_iter().filter(|port| !port.stays_here()).collect())
     }
@@ -238,19 +286,24 @@ impl Firewall {
     /// Every element of the maps.
     fn all(&self) -> Result<Vec<PublishedPort>, NetlinkError> {
         let mut ports = Vec::new();
-        for map in [PORTS, ADDRESSES] {
-            let found = elements(&self.table, map)?;
-            ports.extend(found.iter().filter_map(|element| PublishedPort::from_element(map, element)));
+        for table in self.tables() {
+            for map in [PORTS, ADDRESSES] {
+                let found = elements(table, map)?;
+                let read = |element: &Element| PublishedPort::from_element(table.family, map, element);
+                ports.extend(found.iter().filter_map(read));
+            }
         }
         Ok(ports)
     }
 
-    /// Deletes the table; no error where there is none.
+    /// Deletes the tables; no error where there are none.
     pub(crate) fn remove(&self) -> Result<(), NetlinkError> {
         let mut transaction = Transaction::default();
-        // Creating it first makes the deletion good either way.
-        transaction.add_table(&self.table);
-        transaction.delete_table(&self.table);
+        for table in self.tables() {
+            // Creating it first makes the deletion good either way.
+            transaction.add_table(table);
+            transaction.delete_table(table);
+        }
         transaction.commit()
     }
 }
@@ -268,9 +321,9 @@ fn base_chains() -> [(&'static str, Hook); 5] {
 }
 
 /// Creates the sets and maps.
-fn add_sets(transaction: &mut Transaction, table: &str) {
+fn add_sets(transaction: &mut Transaction, table: Table<'_>) {
     let interface = (TYPE_INTERFACE, 16);
-    let address = (TYPE_ADDRESS, 4);
+    let address = address_type(table.family);
     let port = [(TYPE_PROTOCOL, 4), (TYPE_SERVICE, 4)];
     let target = concatenated(&[address, (TYPE_SERVICE, 4)]);
     let set = |name, key, data| Set { name, key, data, ranges: name == SUBNETS, text: name == BRIDGES };
@@ -309,44 +362,53 @@ pub(super) fn address_element(
 }
 
 /// Fills the chains that rewrite addresses.
-fn add_nat_rules(transaction: &mut Transaction, table: &str, admission: Admission) {
-    transaction.append_rule(table, "prerouting", None, |rule| {
-        rule.is_loopback(payload::DESTINATION).leave();
-    });
+fn add_nat_rules(transaction: &mut Transaction, table: Table<'_>, admission: Admission) {
+    let family = table.family;
+    let protocol = family.units();
+    let destination = payload::destination(family);
     for chain in ["prerouting", "output"] {
+        // IPv4 sends what this machine says to 127.0.0.1 to containers all the same; IPv6 cannot.
+        if chain == "prerouting" || family == Family::Ipv6 {
+            transaction.append_rule(table, chain, None, |rule| {
+                rule.is_loopback(family, destination).leave();
+            });
+        }
         transaction.append_rule(table, chain, None, |rule| {
-            rule.load_field(payload::DESTINATION, Register::unit(0))
-                .load_protocol(Register::unit(1))
-                .load_field(payload::DESTINATION_PORT, Register::unit(2))
+            rule.load_field(destination, Register::unit(0))
+                .load_protocol(Register::unit(protocol))
+                .load_field(payload::DESTINATION_PORT, Register::unit(protocol + 1))
                 .lookup_map(ADDRESSES)
-                .rewrite_destination();
+                .rewrite_destination(family);
         });
         transaction.append_rule(table, chain, None, |rule| {
             rule.destination_is_local()
                 .load_protocol(Register::unit(0))
                 .load_field(payload::DESTINATION_PORT, Register::unit(1))
                 .lookup_map(PORTS)
-                .rewrite_destination();
+                .rewrite_destination(family);
         });
     }
     if admission.masquerade && !admission.internal {
         transaction.append_rule(table, "postrouting", None, |rule| {
-            rule.source(SUBNETS).output_interface(BRIDGES, Membership::NotIn).masquerade();
+            rule.source(family, SUBNETS).output_interface(BRIDGES, Membership::NotIn).masquerade();
         });
     }
     // A container that reaches its neighbour by a published port: the answer must come back this way.
     transaction.append_rule(table, "postrouting", None, |rule| {
-        rule.output_interface(BRIDGES, Membership::In).published().source(SUBNETS).masquerade();
+        rule.output_interface(BRIDGES, Membership::In).published().source(family, SUBNETS).masquerade();
     });
     transaction.append_rule(table, "postrouting", None, |rule| {
-        rule.output_interface(BRIDGES, Membership::In).is_loopback(payload::SOURCE).masquerade();
+        rule.output_interface(BRIDGES, Membership::In)
+            .is_loopback(family, payload::source(family))
+            .masquerade();
     });
 }
 
 /// Fills the chains that let pass or drop.
-fn add_filter_rules(transaction: &mut Transaction, table: &str, admission: Admission) {
+fn add_filter_rules(transaction: &mut Transaction, table: Table<'_>, admission: Admission) {
+    let loopback = payload::destination(table.family);
     transaction.append_rule(table, "loopback", None, |rule| {
-        rule.input_interface(BRIDGES, Membership::In).is_loopback(payload::DESTINATION).drop();
+        rule.input_interface(BRIDGES, Membership::In).is_loopback(table.family, loopback).drop();
     });
     transaction.append_rule(table, "forward", None, |rule| {
         rule.output_interface(BRIDGES, Membership::In).jump("to_container");
@@ -370,10 +432,10 @@ fn add_filter_rules(transaction: &mut Transaction, table: &str, admission: Admis
 }
 
 /// The two elements that make a range: its first address, and the first one past it (none at the very end).
-fn range(subnet: Ipv4Subnet) -> Vec<Element> {
-    let mut elements = vec![Element::key(subnet.base().octets())];
-    if let Some(end) = subnet.broadcast().to_bits().checked_add(1) {
-        elements.push(Element { range_end: true, ..Element::key(end.to_be_bytes()) });
+fn range(subnet: Subnet) -> Vec<Element> {
+    let mut elements = vec![Element::key(octets(subnet.base()))];
+    if let Some(end) = successor(subnet.last()) {
+        elements.push(Element { range_end: true, ..Element::key(octets(end)) });
     }
     elements
 }
@@ -384,18 +446,25 @@ mod tests {
 
     #[test]
     fn a_port_survives_its_element() {
-        for host_address in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 1)] {
+        for (host, container) in [
+            ("0.0.0.0", "172.17.0.2"),
+            ("127.0.0.1", "172.17.0.2"),
+            ("192.0.2.1", "172.17.0.2"),
+            ("::", "fd00::2"),
+            ("2001:db8::1", "fd00::2"),
+        ] {
             let port = PublishedPort {
                 protocol: Protocol::Udp,
-                host_address,
+                host_address: host.parse().unwrap(),
                 host_port: 8080,
-                address: Ipv4Addr::new(172, 17, 0, 2),
+                address: container.parse().unwrap(),
                 port: 80,
             };
             let (map, element) = port.element();
-            assert_eq!(PublishedPort::from_element(map, &element), Some(port));
+            assert_eq!(PublishedPort::from_element(port.family(), map, &element), Some(port));
         }
-        assert_eq!(PublishedPort::from_element(PORTS, &Element::key([6, 0])), None);
+        assert_eq!(PublishedPort::from_element(Family::Ipv4, PORTS, &Element::key([6, 0])), None);
+        assert_eq!(PublishedPort::from_element(Family::Ipv6, ADDRESSES, &Element::key([6; 9])), None);
     }
 
     #[test]

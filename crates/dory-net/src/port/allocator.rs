@@ -1,7 +1,7 @@
 //! Which port of this machine belongs to which container, over all networks of one engine.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,17 +22,20 @@ pub struct PortAllocator {
 
 #[derive(Debug, Default)]
 struct Table {
-    taken: BTreeSet<(Protocol, u16, Ipv4Addr)>,
+    taken: BTreeSet<(Protocol, u16, IpAddr)>,
     /// The port after which the search for any free one goes on, so that one just given back rests a while.
     last: Option<u16>,
 }
 
 impl Table {
-    /// True where a container has `port` on an address that `address` covers, or that covers it.
-    fn conflicts(&self, protocol: Protocol, address: Ipv4Addr, port: u16) -> bool {
-        let on_port = (protocol, port, Ipv4Addr::UNSPECIFIED)..=(protocol, port, Ipv4Addr::BROADCAST);
+    /// True where a container has `port` on an address of the same family that `address` covers, or that covers it.
+    fn conflicts(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        let (first, last) = match address {
+            IpAddr::V4(_) => (IpAddr::from([0; 4]), IpAddr::from([u8::MAX; 4])),
+            IpAddr::V6(_) => (IpAddr::from([0; 16]), IpAddr::from([u8::MAX; 16])),
+        };
         self.taken
-            .range(on_port)
+            .range((protocol, port, first)..=(protocol, port, last))
             .any(|(_, _, other)| address.is_unspecified() || other.is_unspecified() || *other == address)
     }
 }
@@ -66,7 +69,7 @@ impl PortAllocator {
     }
 
     /// Takes `port` on `address`; false where a container has it.
-    pub(super) fn take(&self, protocol: Protocol, address: Ipv4Addr, port: u16) -> bool {
+    pub(super) fn take(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
         let mut table = self.table();
         !table.conflicts(protocol, address, port) && table.taken.insert((protocol, port, address))
     }
@@ -103,17 +106,21 @@ fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
 mod tests {
     use super::*;
 
-    const ALL: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+    const ALL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+    const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[test]
     fn an_address_conflicts_with_all_addresses() {
-        let other = Ipv4Addr::new(192, 0, 2, 1);
+        let other = IpAddr::from([192, 0, 2, 1]);
+        let all6 = IpAddr::from([0; 16]);
         for (taken, wanted, expected) in [
             (ALL, ALL, false),
-            (ALL, Ipv4Addr::LOCALHOST, false),
-            (Ipv4Addr::LOCALHOST, ALL, false),
-            (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, false),
-            (Ipv4Addr::LOCALHOST, other, true),
+            (ALL, all6, true),
+            (all6, IpAddr::from([1; 16]), false),
+            (ALL, LOCALHOST, false),
+            (LOCALHOST, ALL, false),
+            (LOCALHOST, LOCALHOST, false),
+            (LOCALHOST, other, true),
         ] {
             let ports = PortAllocator::with_range(1..=9);
             assert!(ports.take(Protocol::Tcp, taken, 80));
@@ -139,9 +146,9 @@ mod tests {
         let mapping =
             PortMapping { protocol: Protocol::Tcp, container_port: 80, host_address: ALL, host_port: 8080 };
         ports.restore(&mapping);
-        assert!(!ports.take(Protocol::Tcp, Ipv4Addr::LOCALHOST, 8080));
+        assert!(!ports.take(Protocol::Tcp, LOCALHOST, 8080));
         ports.release(&mapping);
-        assert!(ports.take(Protocol::Tcp, Ipv4Addr::LOCALHOST, 8080));
+        assert!(ports.take(Protocol::Tcp, LOCALHOST, 8080));
     }
 
     #[test]

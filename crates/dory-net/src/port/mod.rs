@@ -11,7 +11,7 @@ mod publish;
 mod reserve;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -65,8 +65,10 @@ pub struct PortRequest {
     pub protocol: Protocol,
     /// The port in the container.
     pub container_port: u16,
-    /// The address of this machine; unspecified for all of them.
-    pub host_address: Ipv4Addr,
+    /// The address of this machine; unspecified for all of its family.
+    pub host_address: IpAddr,
+    /// True where nobody named an address: the port is to be had by IPv6 too, if it can be.
+    pub also_ipv6: bool,
     /// The ports of this machine from which the first free one is taken; none for any port that is free.
     pub host_ports: Option<RangeInclusive<u16>>,
 }
@@ -78,10 +80,34 @@ pub struct PortMapping {
     pub protocol: Protocol,
     /// The port in the container.
     pub container_port: u16,
-    /// The address of this machine; unspecified for all of them.
-    pub host_address: Ipv4Addr,
+    /// The address of this machine; unspecified for all of its family.
+    pub host_address: IpAddr,
     /// The port of this machine.
     pub host_port: u16,
+}
+
+/// The container that ports lead to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishTarget {
+    /// Its IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl PublishTarget {
+    /// The address to which the packet filter sends what came to `host`; none where the container has none of that family.
+    pub(crate) fn address(self, host: IpAddr) -> Option<IpAddr> {
+        match host {
+            IpAddr::V4(_) => self.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.ipv6.map(IpAddr::V6),
+        }
+    }
+
+    /// An address by which this machine reaches it.
+    pub(crate) fn any(self) -> Option<IpAddr> {
+        self.ipv4.map(IpAddr::V4).or(self.ipv6.map(IpAddr::V6))
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! Published ports on this machine's IPv6 addresses, by passing connections on.
+//! Published ports that the packet filter cannot serve, by passing connections on.
 //!
-//! A container has an IPv4 address only, and the packet filter cannot turn one family into the other. A program that
-//! looks up `localhost` may well try `::1` first, though, so that ports published on all addresses are served on `[::]`
-//! too, as by Docker's user-space proxy: TCP only, and for as long as somebody runs the proxy. Nothing else rests on it.
+//! The packet filter cannot turn one family into the other, nor send what this machine says to ::1 anywhere. A program that
+//! looks up `localhost` may well try `::1` first, though, so that ports published on addresses of IPv6 are listened to as
+//! well, as by Docker's user-space proxy: TCP only, and for as long as somebody runs the proxy. Nothing else rests on it:
+//! where the container has an IPv6 address, only what this machine sends to itself comes this way.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::{PortMapping, Protocol};
+use super::{PortMapping, Protocol, PublishTarget};
 use crate::poll::{Pause, wait};
 use crate::relay::{Limits, Relays};
 
@@ -31,14 +32,15 @@ pub struct PortProxy {
 }
 
 impl PortProxy {
-    /// Listens for those of `ports`, of the container at `address`, that are TCP and published on all addresses. A port
-    /// that cannot be had is left out: another program serves it by IPv6, or the machine has no IPv6.
-    pub fn bind(address: Ipv4Addr, ports: &[PortMapping]) -> Self {
-        let wanted =
-            ports.iter().filter(|it| it.protocol == Protocol::Tcp && it.host_address.is_unspecified());
+    /// Listens for those of `ports` that are TCP and published on addresses of IPv6, for the container at `target`. A port
+    /// that cannot be had is left out: another program serves it, or the machine has no IPv6.
+    pub fn bind(target: PublishTarget, ports: &[PortMapping]) -> Self {
         let mut proxy = Self { listeners: Vec::new(), ports: Vec::new() };
+        let Some(address) = target.any() else { return proxy };
+        let wanted = ports.iter().filter(|it| it.protocol == Protocol::Tcp);
         for mapping in wanted {
-            if let Ok(listener) = listen(mapping.host_port) {
+            let IpAddr::V6(host) = mapping.host_address else { continue };
+            if let Ok(listener) = listen(host, mapping.host_port) {
                 proxy.listeners.push((listener, (address, mapping.container_port).into()));
                 proxy.ports.push(*mapping);
             }
@@ -46,7 +48,12 @@ impl PortProxy {
         proxy
     }
 
-    /// The ports that are served, to be shown as published on `::`.
+    /// True where there is nothing to serve.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty()
+    }
+
+    /// The ports that are served.
     pub fn ports(&self) -> &[PortMapping] {
         &self.ports
     }
@@ -89,13 +96,13 @@ impl PortProxy {
     }
 }
 
-/// Listens on `[::]` alone: IPv4 has the packet filter.
-fn listen(port: u16) -> Result<TcpListener, Errno> {
+/// Listens on `address` alone: IPv4 has the packet filter.
+fn listen(address: Ipv6Addr, port: u16) -> Result<TcpListener, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
     sockopt::set_ipv6_v6only(&socket, true)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    rustix::net::bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0))?;
+    rustix::net::bind(&socket, &SocketAddrV6::new(address, port, 0, 0))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }

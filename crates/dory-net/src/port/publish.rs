@@ -1,12 +1,12 @@
 //! Publishing a container's ports, all or none, and finding them again.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use super::{PortAllocator, PortMapping, PortRequest, Protocol, reserve::reserve};
+use super::{PortAllocator, PortMapping, PortProxy, PortRequest, Protocol, PublishTarget, reserve::reserve};
 use crate::bridge::BridgeNetwork;
 use crate::conntrack;
 use crate::netlink::NetlinkError;
@@ -17,20 +17,20 @@ use crate::nftables::PublishedPort;
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// Another container of this engine has the port.
-    #[error("Bind for {address}:{port} failed: port is already allocated")]
+    #[error("Bind for {}:{port} failed: port is already allocated", Host(*.address))]
     Allocated {
         /// The address on which it was to be published.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The port of this machine.
         port: u16,
     },
     /// Another program has the port, or this machine lacks the address.
-    #[error("Error starting userland proxy: listen {protocol}4 {address}:{port}: bind: {}", Reason(*.source))]
+    #[error("Error starting userland proxy: listen {protocol}{} {}:{port}: bind: {}", if .address.is_ipv4() { 4 } else { 6 }, Host(*.address), Reason(*.source))]
     Bind {
         /// The protocol.
         protocol: Protocol,
         /// The address on which it was to be published.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The port of this machine.
         port: u16,
         /// The refusal.
@@ -42,6 +42,18 @@ pub enum PublishError {
     /// The packet filter refused.
     #[error("cannot publish the ports in the packet filter")]
     Filter(#[source] NetlinkError),
+}
+
+/// An address as it stands before a port.
+struct Host(IpAddr);
+
+impl fmt::Display for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(formatter, "{address}"),
+            IpAddr::V6(address) => write!(formatter, "[{address}]"),
+        }
+    }
 }
 
 /// An error number in the words that Go has for it, which is what dockerd's clients see.
@@ -66,41 +78,47 @@ pub struct Publication {
     pub ports: Vec<PortMapping>,
     /// The reservations.
     pub sockets: Vec<OwnedFd>,
+    /// What is to be run for as long as the ports are published.
+    pub proxy: PortProxy,
 }
 
 impl BridgeNetwork {
-    /// Publishes the ports of the container at `address`: all of them or, with an error, none.
+    /// Publishes the ports of the container at `target`: all of them or, with an error, none.
     ///
     /// # Errors
     /// [`PublishError`].
     pub fn publish(
         &self,
         allocator: &PortAllocator,
-        address: Ipv4Addr,
+        target: PublishTarget,
         requests: &[PortRequest],
     ) -> Result<Publication, PublishError> {
-        let mut publication = Publication { ports: Vec::new(), sockets: Vec::new() };
+        let mut ports = Vec::new();
+        let mut sockets = Vec::new();
         let all = requests
             .iter()
             .try_for_each(|request| {
                 let (mapping, socket) = reserve_one(allocator, request)?;
-                publication.ports.push(mapping);
-                publication.sockets.extend(socket);
+                ports.push(mapping);
+                sockets.extend(socket);
+                if request.also_ipv6 {
+                    let (mapping, socket) = reserve_beside(allocator, target, mapping);
+                    ports.extend(mapping);
+                    sockets.extend(socket);
+                }
                 Ok(())
             })
-            .and_then(|()| {
-                let elements = elements(address, &publication.ports);
-                self.firewall().publish(&elements).map_err(PublishError::Filter)
-            });
+            .and_then(|()| self.firewall().publish(&elements(target, &ports)).map_err(PublishError::Filter));
         if let Err(error) = all {
-            publication.ports.iter().for_each(|mapping| allocator.release(mapping));
+            ports.iter().for_each(|mapping| allocator.release(mapping));
             return Err(error);
         }
-        forget_connections(&publication.ports);
-        Ok(publication)
+        forget_connections(&ports);
+        let proxy = PortProxy::bind(target, &ports);
+        Ok(Publication { ports, sockets, proxy })
     }
 
-    /// Takes the ports of the container at `address` back, in one change of the packet filter. The reservations go with
+    /// Takes the ports of the container at `target` back, in one change of the packet filter. The reservations go with
     /// their sockets.
     ///
     /// # Errors
@@ -108,25 +126,20 @@ impl BridgeNetwork {
     pub fn unpublish(
         &self,
         allocator: &PortAllocator,
-        address: Ipv4Addr,
+        target: PublishTarget,
         ports: &[PortMapping],
     ) -> Result<(), NetlinkError> {
         ports.iter().for_each(|mapping| allocator.release(mapping));
-        if ports.is_empty() {
-            return Ok(());
-        }
-        self.firewall().unpublish(&elements(address, ports))?;
-        forget_connections(ports);
-        Ok(())
+        self.stop_forwarding(target, ports)
     }
 
-    /// Sends connections to `ports`, which are published already, to the container at `address`: the container's other
+    /// Sends connections to `ports`, which are published already, to the container at `target`: the container's other
     /// network had them.
     ///
     /// # Errors
     /// The refusal of the packet filter.
-    pub fn forward_ports(&self, address: Ipv4Addr, ports: &[PortMapping]) -> Result<(), NetlinkError> {
-        self.firewall().publish(&elements(address, ports))?;
+    pub fn forward_ports(&self, target: PublishTarget, ports: &[PortMapping]) -> Result<(), NetlinkError> {
+        self.firewall().publish(&elements(target, ports))?;
         forget_connections(ports);
         Ok(())
     }
@@ -135,26 +148,28 @@ impl BridgeNetwork {
     ///
     /// # Errors
     /// The refusal of the packet filter.
-    pub fn stop_forwarding(&self, address: Ipv4Addr, ports: &[PortMapping]) -> Result<(), NetlinkError> {
-        self.firewall().unpublish(&elements(address, ports))?;
+    pub fn stop_forwarding(&self, target: PublishTarget, ports: &[PortMapping]) -> Result<(), NetlinkError> {
+        if ports.is_empty() {
+            return Ok(());
+        }
+        self.firewall().unpublish(&elements(target, ports))?;
         forget_connections(ports);
         Ok(())
     }
 
-    /// Takes over what an earlier engine published for the containers that still run, given by address: their ports are
-    /// taken, what the packet filter lacks is put back, and what belongs to no container is removed. Ports that are in
-    /// order are not touched, and their connections see no gap.
+    /// Takes over what an earlier engine published for the containers that still run: their ports are taken, what the
+    /// packet filter lacks is put back, and what belongs to no container is removed. Ports that are in order are not
+    /// touched, and their connections see no gap.
     ///
     /// # Errors
     /// The refusal of the packet filter.
     pub fn restore_ports(
         &self,
         allocator: &PortAllocator,
-        containers: &[(Ipv4Addr, Vec<PortMapping>)],
+        containers: &[(PublishTarget, Vec<PortMapping>)],
     ) -> Result<(), NetlinkError> {
         containers.iter().flat_map(|(_, ports)| ports).for_each(|mapping| allocator.restore(mapping));
-        let wanted: Vec<_> =
-            containers.iter().flat_map(|(address, ports)| elements(*address, ports)).collect();
+        let wanted: Vec<_> = containers.iter().flat_map(|(target, ports)| elements(*target, ports)).collect();
         let there = self.firewall().published()?;
         let stale: Vec<_> = there.iter().filter(|port| !wanted.contains(port)).copied().collect();
         if !stale.is_empty() {
@@ -165,18 +180,42 @@ impl BridgeNetwork {
     }
 }
 
-/// The elements of the packet filter for `ports` of the container at `address`.
-fn elements(address: Ipv4Addr, ports: &[PortMapping]) -> Vec<PublishedPort> {
-    ports
-        .iter()
-        .map(|mapping| PublishedPort {
+/// The elements of the packet filter for `ports` of the container at `target`; none for a port of a family that the
+/// container lacks.
+fn elements(target: PublishTarget, ports: &[PortMapping]) -> Vec<PublishedPort> {
+    let element = |mapping: &PortMapping| {
+        Some(PublishedPort {
             protocol: mapping.protocol,
             host_address: mapping.host_address,
             host_port: mapping.host_port,
-            address,
+            address: target.address(mapping.host_address)?,
             port: mapping.container_port,
         })
-        .collect()
+    };
+    ports.iter().filter_map(element).collect()
+}
+
+/// The port that goes with `mapping` on `[::]`, and its reservation; none where it cannot be had, or nothing would serve it.
+/// A port of TCP has no reservation: it is the proxy's to listen on.
+fn reserve_beside(
+    allocator: &PortAllocator,
+    target: PublishTarget,
+    mapping: PortMapping,
+) -> (Option<PortMapping>, Option<OwnedFd>) {
+    let beside = PortMapping { host_address: Ipv6Addr::UNSPECIFIED.into(), ..mapping };
+    let (protocol, address, port) = (beside.protocol, beside.host_address, beside.host_port);
+    let served = protocol == Protocol::Tcp || target.ipv6.is_some();
+    if !served || !allocator.take(protocol, address, port) {
+        return (None, None);
+    }
+    match reserve(protocol, address, port) {
+        Ok(_) if protocol == Protocol::Tcp => (Some(beside), None),
+        Ok(socket) => (Some(beside), socket),
+        Err(_) => {
+            allocator.release(&beside);
+            (None, None)
+        }
+    }
 }
 
 /// Forgets the connections to published UDP ports. A kernel that does not let us only makes some clients wait until
@@ -232,10 +271,12 @@ fn reserve_port(allocator: &PortAllocator, mapping: &PortMapping) -> Result<Opti
     if !allocator.take(protocol, address, port) {
         return Err(PublishError::Allocated { address, port });
     }
-    reserve(protocol, address, port).map_err(|source| {
+    let reserved = reserve(protocol, address, port).map_err(|source| {
         allocator.release(mapping);
         PublishError::Bind { protocol, address, port, source }
-    })
+    })?;
+    // A port of TCP on IPv6 is the proxy's to listen on.
+    Ok(reserved.filter(|_| address.is_ipv4() || protocol != Protocol::Tcp))
 }
 
 #[cfg(test)]
@@ -244,7 +285,7 @@ mod tests {
 
     #[test]
     fn errors_read_as_dockerds() {
-        let address = Ipv4Addr::UNSPECIFIED;
+        let address = IpAddr::from([0; 4]);
         let bind = |source| PublishError::Bind { protocol: Protocol::Tcp, address, port: 8080, source };
         for (error, expected) in [
             (
@@ -266,13 +307,14 @@ mod tests {
 
     #[test]
     fn a_range_steps_over_what_is_taken() {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = std::net::TcpListener::bind((IpAddr::from([127, 0, 0, 1]), 0)).unwrap();
         let taken = listener.local_addr().unwrap().port();
         let allocator = PortAllocator::new();
         let mut request = PortRequest {
             protocol: Protocol::Tcp,
             container_port: 80,
-            host_address: Ipv4Addr::LOCALHOST,
+            host_address: IpAddr::from([127, 0, 0, 1]),
+            also_ipv6: false,
             host_ports: Some(taken..=taken),
         };
         assert!(matches!(reserve_one(&allocator, &request), Err(PublishError::Bind { .. })));

@@ -87,6 +87,11 @@ impl Container {
     }
 }
 
+/// A container that published ports lead to.
+pub fn target(address: Ipv4Addr) -> dory_net::PublishTarget {
+    dory_net::PublishTarget { ipv4: Some(address), ipv6: None }
+}
+
 /// The network's IPv4 subnet, as text.
 pub fn subnet(network: &BridgeNetwork) -> String {
     network.network().ipv4().unwrap().subnet.to_string()
