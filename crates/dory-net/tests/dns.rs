@@ -119,7 +119,8 @@ fn privileged_a_container_asks_the_machines_loopback_resolver() {
     };
     let ports = PortAllocator::new();
     let address = container.address();
-    let _published = inside(&lab.engine, || network.publish(&ports, common::target(address), &[request]).unwrap());
+    let _published =
+        inside(&lab.engine, || network.publish(&ports, common::target(address), &[request]).unwrap());
     let server = inside(&container.netns, || UdpSocket::bind((address, 53)).unwrap());
     assert_eq!(ask(&container.netns, gateway, 60).unwrap(), answer(&question(60), 0));
     std::thread::spawn(move || {
