@@ -28,6 +28,16 @@ impl Content {
         Ok(digest)
     }
 
+    /// As [`Content::put`], where somebody else has the bytes too: a power cut may take them.
+    pub(crate) fn put_unsynced(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        if self.get(&digest).is_err() {
+            replace_file(&self.directory, &digest.hex(), bytes, Durability::Unsynced)
+                .map_err(|source| StoreError::StoreBlob { digest, source })?;
+        }
+        Ok(digest)
+    }
+
     /// The bytes of `digest`.
     pub(crate) fn get(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let bytes = self.read(digest).map_err(|source| StoreError::ReadBlob { digest: *digest, source })?;

@@ -9,6 +9,8 @@
 //!   distributions.json                as which blobs registries have the layers: a hint
 //!   volumes/<name>/{volume.json,_data}
 //!   containers/<id>/{snapshot.json,upper,work}, and what the engine adds
+//!   children/, share/                 for stores that use this one from below
+//!   store.json                        this store's name among the children of others
 //!   tmp/, trash/                      what is being made, and what is being deleted
 //! ```
 //!
@@ -41,6 +43,6 @@ pub use image::{
 pub use layer::{ExportError, ExtractError, LayerRecord, UnpackLimits};
 pub use record::{Durability, RecordError, TEMPORARY_PREFIX, parse_record, read_record, write_record};
 pub use snapshot::{Owner, Snapshot};
-pub use store::{BackingFilesystem, Distribution, ExpectedLayer, LayerLease, Store};
+pub use store::{BackingFilesystem, Distribution, ExpectedLayer, LayerLease, LowerOptions, Share, Store};
 pub use tar_stream::TarError;
 pub use volume::{CopyUpError, Volume, VolumeError, copy_up};

@@ -92,8 +92,16 @@ impl Store {
             let _ = self.trash.discard(self.temporary(), temporary.as_bytes());
             return Err(StoreError::Snapshot { operation: "create", container: container.clone(), source });
         }
+        let layers = record.layers.clone();
         let snapshot = self.describe_snapshot(container, &record);
         state.snapshots.insert(container.clone(), record);
+        self.renew_leases(&state);
+        if let Err(layer) = self.are_there(&layers) {
+            drop(state);
+            self.remove_snapshot(container)?;
+            let image = image.cloned().unwrap_or_else(|| ImageId::from(layer));
+            return Err(StoreError::MissingLayer { image, layer });
+        }
         Ok(snapshot)
     }
 
@@ -119,6 +127,8 @@ impl Store {
             StoreError::Snapshot { operation: "remove", container: container.clone(), source: errno.into() }
         })?;
         state.snapshots.remove(container);
+        self.end_lease(container);
+        self.renew_leases(&state);
         self.collect_garbage(&mut state);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `images.json`: which images there are, and which names mean them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dory_types::{Digest, ImageId, ImageReference, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,9 @@ pub(crate) struct ImageEntry {
     /// The image that it was built from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<ImageId>,
+    /// True for a lower store's image that nobody has asked for here: its layers stay only as long as its owner likes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) adopted: bool,
 }
 
 /// All images and names.
@@ -24,6 +27,9 @@ pub(crate) struct ImageEntry {
 pub(crate) struct ImageIndex {
     pub(crate) images: BTreeMap<ImageId, ImageEntry>,
     pub(crate) references: BTreeMap<ImageReference, ImageId>,
+    /// Lower stores' images that were here once, so that one which was removed here stays away.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) adopted: BTreeSet<ImageId>,
 }
 
 impl ImageIndex {
@@ -39,11 +45,19 @@ impl ImageIndex {
         references
     }
 
+    /// Takes an adopted image out as if it had never been here.
+    pub(crate) fn forget(&mut self, id: &ImageId) {
+        self.images.remove(id);
+        self.adopted.remove(id);
+        self.references.retain(|_, image| image != id);
+    }
+
     /// Lets `reference` mean `id` because somebody asked for it `now`; the image that it meant before, where that is
     /// another one.
     pub(crate) fn tag(&mut self, reference: ImageReference, id: &ImageId, now: Timestamp) -> Option<ImageId> {
         if let Some(entry) = self.images.get_mut(id) {
             entry.last_tagged = now;
+            entry.adopted = false;
         }
         self.set_reference(reference, id)
     }

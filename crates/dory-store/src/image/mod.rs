@@ -18,9 +18,7 @@ pub use archive::ArchiveError;
 pub use change::{ChangeError, apply_changes};
 pub use config::{HealthcheckConfig, HistoryEntry, ImageConfig, RootFilesystem, RunConfig};
 pub use import::{ImageHistory, ImagePlatform, ImportOptions};
-#[cfg(test)]
-pub(crate) use index::ImageEntry;
-pub(crate) use index::ImageIndex;
+pub(crate) use index::{ImageEntry, ImageIndex};
 pub use load::{LoadProgress, LoadedImage};
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
 pub use resolve::{Image, ResolveError};

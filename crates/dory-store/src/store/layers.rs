@@ -22,6 +22,14 @@ use crate::record::{read_record, temporary_name};
 /// How long a layer stays that a broken-off pull has left for the next try.
 const RETRY: Duration = Duration::from_secs(600);
 
+/// How the name of a layer's directory ends while it is on its way out.
+const GOING: &[u8] = b".going";
+
+/// What a layer's directory is called while it is on its way out.
+fn going(layer: &Digest) -> String {
+    format!("{}.going", layer.hex())
+}
+
 /// What is known of a layer before it comes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExpectedLayer {
@@ -197,11 +205,19 @@ impl Store {
     /// has none. Nothing has to be downloaded then.
     pub fn lease_layer(self: &Arc<Self>, digest: &Digest) -> Option<LayerLease> {
         let mut state = self.lock();
+        self.adopt(&mut state);
         let diff_id = match state.layers.contains_key(digest) {
             true => *digest,
             false => *state.layers.iter().find(|(_, record)| record.blob.as_ref() == Some(digest))?.0,
         };
         *state.leases.entry(diff_id).or_default() += 1;
+        if self.home(&diff_id).is_some() {
+            self.renew_leases(&state);
+            if self.are_there(&[diff_id]).is_err() {
+                release(&mut state, &diff_id);
+                return None;
+            }
+        }
         let size = state.layers.get(&diff_id).map_or(0, |record| record.archive_size);
         Some(LayerLease { store: Some(Arc::clone(self)), diff_id, blob: (diff_id, size) })
     }
@@ -223,7 +239,7 @@ impl Store {
     /// As [`Store::export_layer`], where something else keeps the layer.
     pub(crate) fn export(&self, diff_id: &Digest, sink: &mut dyn Write) -> Result<(), StoreError> {
         let error = |source| StoreError::ExportLayer { layer: *diff_id, source };
-        let opened = directory::open_child(&self.layers, diff_id.hex());
+        let opened = directory::open_child(self.layers_with(diff_id).0, diff_id.hex());
         let directory = opened.map_err(|errno| error(layer::ExportError::Layer(errno.into())))?;
         let record = self.layer(diff_id).unwrap_or_default();
         layer::write_archive(std::os::fd::AsFd::as_fd(&directory), diff_id, &record, sink).map_err(error)
@@ -231,7 +247,7 @@ impl Store {
 
     /// Where overlayfs finds a layer's files.
     pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
-        self.data_root.join("layers").join(diff_id.hex()).join(layer::FILES)
+        self.layers_with(diff_id).1.join(diff_id.hex()).join(layer::FILES)
     }
 
     /// Waits until the disk has all of the layers: once for all of them, and not at all where it has them already.
@@ -247,14 +263,36 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a layer out of the store.
-    pub(super) fn discard_layer(&self, state: &mut State, diff_id: &Digest) -> Result<(), StoreError> {
-        self.trash
-            .discard(&self.layers, diff_id.hex().as_bytes())
-            .map_err(|errno| StoreError::StoreLayer { layer: *diff_id, source: errno.into() })?;
-        state.layers.remove(diff_id);
-        state.unsynced.remove(diff_id);
-        state.left.remove(diff_id);
+    /// Takes layers out of the store, except those that a child began to use meanwhile: see `children`.
+    pub(super) fn discard_layers(&self, state: &mut State, layers: &[Digest]) -> Result<(), StoreError> {
+        let error = |layer: &Digest| {
+            let layer = *layer;
+            move |errno: Errno| StoreError::StoreLayer { layer, source: errno.into() }
+        };
+        for layer in layers {
+            fs::renameat(&self.layers, layer.hex(), &self.layers, going(layer)).map_err(error(layer))?;
+        }
+        let leased = self.leased_to_children();
+        for layer in layers {
+            if leased.contains(layer) {
+                fs::renameat(&self.layers, going(layer), &self.layers, layer.hex()).map_err(error(layer))?;
+                continue;
+            }
+            self.trash.discard(&self.layers, going(layer).as_bytes()).map_err(error(layer))?;
+            state.layers.remove(layer);
+            state.unsynced.remove(layer);
+            state.left.remove(layer);
+        }
+        Ok(())
+    }
+
+    /// Gives layers their names back that an engine was about to discard when it died: a child may use them.
+    pub(super) fn bring_back(&self) -> Result<(), Errno> {
+        for (name, _) in directory::names(&self.layers)? {
+            if let Some(layer) = name.strip_suffix(GOING) {
+                fs::renameat(&self.layers, name.as_slice(), &self.layers, layer)?;
+            }
+        }
         Ok(())
     }
 

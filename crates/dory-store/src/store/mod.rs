@@ -1,11 +1,16 @@
 //! The store as a whole: opening, repairing, and changing what there is under one lock.
 
+mod children;
 mod distribution;
 mod layers;
+mod lower;
 
+pub use children::Share;
 pub use distribution::Distribution;
 use distribution::Distributions;
 pub use layers::{ExpectedLayer, LayerLease};
+pub use lower::LowerOptions;
+use lower::LowerStore;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -23,7 +28,7 @@ use crate::error::StoreError;
 use crate::image::{Image, ImageConfig, ImageIndex};
 use crate::layer::LayerRecord;
 use crate::lock::DataRootLock;
-use crate::record::{Durability, read_record, write_record};
+use crate::record::{Durability, TEMPORARY_PREFIX, read_record, write_record};
 use crate::snapshot::SnapshotRecord;
 use crate::trash::Trash;
 use crate::volume::VolumeRecord;
@@ -69,6 +74,12 @@ pub struct Store {
     root: OwnedFd,
     pub(crate) content: Content,
     layers: OwnedFd,
+    /// The leases of stores that use this one from below.
+    children: OwnedFd,
+    /// Stores that this one uses from below, the first one first.
+    lower: Vec<LowerStore>,
+    /// Which of them has a layer that is not this store's own. Taken after `state`, where both are.
+    homes: Mutex<HashMap<Digest, usize>>,
     temporary: OwnedFd,
     pub(crate) containers: OwnedFd,
     pub(crate) volumes: OwnedFd,
@@ -107,6 +118,18 @@ impl Store {
     /// [`StoreError::InUse`] where another engine has it; [`StoreError::Directory`] and [`StoreError::Record`] where
     /// it cannot be used.
     pub fn open(data_root: &Path, holder: &str) -> Result<Arc<Self>, StoreError> {
+        Self::open_above(data_root, holder, &[])
+    }
+
+    /// As [`Store::open`], with other stores below: their images are here too.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; [`StoreError::Directory`] for a lower store that is none.
+    pub fn open_above(
+        data_root: &Path,
+        holder: &str,
+        lower: &[LowerOptions],
+    ) -> Result<Arc<Self>, StoreError> {
         let error = |source: io::Error| StoreError::Directory { path: data_root.to_owned(), source };
         std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
             .create(data_root)
@@ -123,9 +146,14 @@ impl Store {
         };
         let content = child(&child(&root, "content")?, "sha256")?;
         let trash = Trash::new(child(&root, "trash")?).map_err(error)?;
+        let name = store_name(&root)?;
+        let lower = lower.iter().map(|options| LowerStore::open(options, &name));
         let store = Self {
             content: Content { directory: content },
             layers: child(&root, "layers")?,
+            children: child(&root, "children")?,
+            lower: lower.collect::<Result<_, _>>()?,
+            homes: Mutex::default(),
             temporary: child(&root, "tmp")?,
             containers: child(&root, "containers")?,
             volumes: child(&root, "volumes")?,
@@ -174,7 +202,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Resolve`].
     pub fn resolve(&self, text: &str) -> Result<ImageId, StoreError> {
-        Ok(self.lock().index.resolve(text)?)
+        let mut state = self.lock();
+        self.adopt(&mut state);
+        Ok(state.index.resolve(text)?)
     }
 
     /// The image that `text` means, with everything about it.
@@ -183,6 +213,7 @@ impl Store {
     /// [`StoreError::Resolve`]; [`StoreError::ReadBlob`] and [`StoreError::Config`] where the store is damaged.
     pub fn image(&self, text: &str) -> Result<Image, StoreError> {
         let mut state = self.lock();
+        self.adopt(&mut state);
         let id = state.index.resolve(text)?;
         self.describe(&mut state, &id)
     }
@@ -193,6 +224,7 @@ impl Store {
     /// [`StoreError::ReadBlob`] and [`StoreError::Config`] where the store is damaged.
     pub fn images(&self) -> Result<Vec<Image>, StoreError> {
         let mut state = self.lock();
+        self.adopt(&mut state);
         let ids: Vec<_> = state.index.images.keys().cloned().collect();
         ids.iter().map(|id| self.describe(&mut state, id)).collect()
     }
@@ -234,7 +266,8 @@ impl Store {
     pub(crate) fn change(&self, leases: Vec<LayerLease>) -> Result<Change<'_>, StoreError> {
         let layers: Vec<_> = leases.iter().map(LayerLease::diff_id).collect();
         self.sync_layers(&layers)?;
-        let state = self.lock();
+        let mut state = self.lock();
+        self.adopt(&mut state);
         let index = state.index.clone();
         Ok(Change { store: self, state, index, leases })
     }
@@ -253,8 +286,15 @@ impl Store {
         let mut used: HashSet<Digest> = state.leases.keys().chain(state.left.keys()).copied().collect();
         used.extend(state.index.images.values().flat_map(|image| &image.layers));
         used.extend(state.snapshots.values().flat_map(|snapshot| &snapshot.layers));
-        let unused: Vec<_> = state.layers.keys().filter(|layer| !used.contains(*layer)).copied().collect();
-        unused.iter().try_for_each(|layer| self.discard_layer(state, layer))
+        let is_own = |layer: &&Digest| self.home(layer).is_none();
+        let unused = state.layers.keys().filter(|layer| !used.contains(*layer)).filter(is_own);
+        let unused: Vec<Digest> = unused.copied().collect();
+        if unused.is_empty() {
+            return Ok(());
+        }
+        let leased = self.leased_to_children();
+        let unused: Vec<_> = unused.into_iter().filter(|layer| !leased.contains(layer)).collect();
+        self.discard_layers(state, &unused)
     }
 
     /// Brings the store into a state in which the invariants hold, whatever moment the last engine died at.
@@ -266,10 +306,16 @@ impl Store {
         }
         let mut state = self.lock();
         state.index = read_record(&self.root, ImageIndex::RECORD)?.unwrap_or_default();
+        self.bring_back().map_err(|errno| error("layers", errno.into()))?;
         state.layers = self.read_layers()?;
         state.snapshots = self.read_snapshots()?;
         state.volumes = self.read_volumes()?;
         state.distributions = self.read_distributions();
+        self.expire_leases(&state);
+        self.find_in_lower(&mut state);
+        self.adopt(&mut state);
+        self.publish_index(&state.index);
+        self.renew_leases(&state);
         self.collect_garbage(&mut state);
         for (name, _) in
             directory::names(&self.content.directory).map_err(|errno| error("content", errno.into()))?
@@ -281,6 +327,17 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The name of this store among a lower store's children; made once.
+fn store_name(root: &OwnedFd) -> Result<String, StoreError> {
+    const RECORD: &str = "store.json";
+    if let Ok(Some(name)) = read_record(root, RECORD) {
+        return Ok(name);
+    }
+    let name = crate::record::temporary_name().trim_start_matches(TEMPORARY_PREFIX).to_owned();
+    write_record(root, RECORD, &name, Durability::Unsynced)?;
+    Ok(name)
 }
 
 /// Reads a configuration's bytes.
@@ -308,7 +365,9 @@ impl Change<'_> {
     /// Writes the new index, and deletes what it does not use any more.
     pub(crate) fn commit(mut self) -> Result<(), StoreError> {
         write_record(&self.store.root, ImageIndex::RECORD, &self.index, Durability::Synced)?;
+        self.store.publish_index(&self.index);
         let old = std::mem::replace(&mut self.state.index, std::mem::take(&mut self.index));
+        self.store.renew_leases(&self.state);
         for id in old.images.keys() {
             if self.state.index.images.contains_key(id) {
                 continue;
