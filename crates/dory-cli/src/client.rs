@@ -113,6 +113,16 @@ impl<'s> Client<'s> {
         self.send(Method::POST, path, body).await
     }
 
+    /// Puts `body` to `path` and ignores the answer's content.
+    pub(crate) async fn put_stream(&self, path: &str, body: Body) -> Result<()> {
+        collect(self.send(Method::PUT, path, body).await?).await.map(drop)
+    }
+
+    /// Asks for the headers of `path` alone.
+    pub(crate) async fn head(&self, path: &str) -> Result<http::HeaderMap> {
+        Ok(self.send(Method::HEAD, path, empty()).await?.into_parts().0.headers)
+    }
+
     /// Deletes `path` and reads the answer as JSON; `Null` where it is empty.
     pub(crate) async fn delete(&self, path: &str) -> Result<serde_json::Value> {
         let bytes = collect(self.send(Method::DELETE, path, empty()).await?).await?;

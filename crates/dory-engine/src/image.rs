@@ -519,7 +519,7 @@ fn signed(size: u64) -> i64 {
 }
 
 /// A name for an image: `repository` and `tag`, where the repository may carry the tag itself.
-fn parse_target(repository: &str, tag: &str) -> Result<ImageReference> {
+pub(crate) fn parse_target(repository: &str, tag: &str) -> Result<ImageReference> {
     let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
     text.parse().map_err(|error: dory_types::ReferenceError| EngineError::invalid(error.to_string()))
 }

@@ -41,7 +41,7 @@ mod system;
 mod volume;
 
 pub use container::{
-    ArchiveStream, AttachOptions, Attachment, ContainerDetails, ContainerLogs, ContainerState,
+    ArchiveStream, AttachOptions, Attachment, CommitOptions, ContainerDetails, ContainerLogs, ContainerState,
     ContainerSummary, ContainerWait, CreateContainer, CreatedContainer, GraphDriver, Health, HealthProbe,
     ListOptions, LogOptions, LogStream, MountPoint, NetworkSettings, PendingStream, PortSummary,
     PrunedContainers, RemoveOptions, Status, StopOptions, SummaryHostConfig, SummaryNetworkSettings,

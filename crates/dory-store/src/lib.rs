@@ -34,7 +34,9 @@ mod trash;
 mod volume;
 
 pub use error::{StoreError, StoreErrorKind};
-pub use files::{Change, ChangeKind, FileError, IdMap, IdRange, LayeredFiles, PathStat, Tree, UnpackOptions};
+pub use files::{
+    Change, ChangeKind, FileError, IdMap, IdRange, LayeredFiles, Ownership, PathStat, Tree, UnpackOptions,
+};
 pub use image::{
     ArchiveError, ChangeError, HealthcheckConfig, HistoryEntry, Image, ImageConfig, ImageHistory,
     ImagePlatform, ImageUser, ImportOptions, LoadProgress, LoadedImage, NewImage, RemoveError, RemoveOptions,

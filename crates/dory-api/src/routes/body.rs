@@ -16,6 +16,11 @@ use crate::connection::EndsWithClient;
 /// Pieces of an upload that may wait for their reader; hyper's pieces are at most some 100 KiB.
 const UPLOAD_QUEUE: usize = 8;
 
+/// How much of a refused upload is taken, in bytes.
+const DRAIN_LENGTH: usize = 16 << 20;
+/// How long a client may take to send that.
+const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A request body for a reader in a thread of its own. A body that breaks off is an error, never an end.
 #[derive(Debug)]
 pub(crate) struct BodyReader {
@@ -53,6 +58,7 @@ async fn feed(mut body: Body, sender: mpsc::Sender<io::Result<Bytes>>) {
         };
         // The reader has what it wanted, or has given up: its result says which.
         if sender.send(piece).await.is_err() {
+            let _too_long = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
             return;
         }
     }
@@ -112,6 +118,18 @@ where
     });
     let pieces = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
     ([(CONTENT_TYPE, "application/x-tar")], Body::from_stream(pieces)).into_response()
+}
+
+/// Takes the rest of a refused upload: clients that are still writing when the connection closes hear of a broken pipe
+/// instead of the reason.
+async fn drain(mut body: Body) {
+    let mut left = DRAIN_LENGTH;
+    while let Some(Ok(frame)) = body.frame().await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// Whether an answer may be cut off because its reader has gone.

@@ -41,7 +41,6 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/build/prune", post(build_prune))
         .route("/session", refuse(MethodFilter::POST, "BuildKit (POST /session)"))
         .route("/grpc", refuse(MethodFilter::POST, "BuildKit (POST /grpc)"))
-        .route("/commit", refuse(MethodFilter::POST, "making an image of a container (POST /commit)"))
         .route("/distribution/{*name}", refuse(MethodFilter::GET, "asking a registry (GET /distribution)"))
         .route("/images/search", refuse(MethodFilter::GET, "searching a registry (docker search)"));
     for path in SWARM_OBJECTS {

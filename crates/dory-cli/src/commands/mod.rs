@@ -23,7 +23,7 @@ pub(crate) const COMMANDS: &[Entry] = &[
     entry(&["attach"], &container::ATTACH),
     entry(&["build"], &unsupported::BUILD),
     entry(&["commit"], &container::COMMIT),
-    entry(&["cp"], &unsupported::CP),
+    entry(&["cp"], &container::COPY),
     entry(&["create"], &container::CREATE),
     entry(&["diff"], &container::DIFF),
     entry(&["events"], &system::EVENTS),

@@ -31,11 +31,6 @@ unsupported!(
     PUSH, "Upload an image to a registry (not supported yet)",
     "write the image to an archive with `dory save`"
 );
-unsupported!(
-    /// `dory cp`.
-    CP, "Copy files from and to a container (not supported yet)",
-    "mount a directory with `-v`, or pipe an archive through `dory exec -i CONTAINER tar`"
-);
 
 async fn refuse(invocation: &Invocation<'_>, hint: &str) -> Result<ExitStatus> {
     Err(hinted(format!("`{}` is not supported yet", invocation.command), hint))

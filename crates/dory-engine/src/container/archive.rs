@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dory_runtime::client::ShimError;
 use dory_runtime::spec::{Rootfs, UserNamespace};
 use dory_runtime::stopped::StoppedFiles;
-use dory_store::{Change, FileError, IdMap, IdRange, LayeredFiles, PathStat, Tree, UnpackOptions};
+use dory_store::{Change, FileError, IdMap, IdRange, LayeredFiles, Ownership, PathStat, Tree, UnpackOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use super::object::Container;
@@ -117,13 +117,14 @@ impl Engine {
         let record = container.record();
         let work = move |files: &Files| {
             let owner = match options.copy_uid_gid && !record.config.user.is_empty() {
-                true => Some(
-                    dory_runtime::user::find(&files.root, &record.config.user)
-                        .map_err(|error| Failure::Engine(EngineError::invalid(chain(&error))))?,
-                ),
-                false => None,
+                true => {
+                    let (uid, gid) = dory_runtime::user::find(&files.root, &record.config.user)
+                        .map_err(|error| Failure::Engine(EngineError::invalid(chain(&error))))?;
+                    Ownership::Given(uid, gid)
+                }
+                false => Ownership::Archive,
             };
-            let options = UnpackOptions { keep_kinds: options.no_overwrite_dir_non_dir, owner };
+            let options = UnpackOptions { keep_kinds: options.no_overwrite_dir_non_dir, owner, rename: None };
             let unpacked = files.tree.unpack(&path, archive, options);
             unpacked.map_err(|error| match error {
                 FileError::ReadOnly { .. } => Failure::Engine(read_only(&record, &path)),
@@ -254,7 +255,7 @@ impl Inner {
         Files::new(root, Some(namespace), &record.user_namespace)
     }
 
-    fn layered_files(&self, container: &Container) -> Result<LayeredFiles> {
+    pub(super) fn layered_files(&self, container: &Container) -> Result<LayeredFiles> {
         let snapshot = self
             .store
             .snapshot(&container.id)

@@ -78,6 +78,45 @@ fn merge_health(own: &mut HealthConfig, image: &dory_store::HealthcheckConfig) {
     }
 }
 
+/// What of a container's configuration an image keeps.
+pub(crate) fn run_config(config: &ContainerConfig) -> RunConfig {
+    let names = |keys: Vec<&String>| keys.into_iter().map(|key| (key.clone(), Default::default())).collect();
+    RunConfig {
+        user: config.user.clone(),
+        exposed_ports: names(config.exposed_ports.keys().collect()),
+        env: config.env.to_vec(),
+        entrypoint: config.entrypoint.0.clone(),
+        cmd: config.cmd.0.clone(),
+        args_escaped: config.args_escaped,
+        volumes: names(config.volumes.iter().flat_map(std::collections::BTreeMap::keys).collect()),
+        working_dir: config.working_dir.clone(),
+        labels: config.labels.clone(),
+        stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
+        stop_timeout: config.stop_timeout,
+        healthcheck: config.healthcheck.as_ref().map(|health| dory_store::HealthcheckConfig {
+            test: health.test.to_vec(),
+            interval: health.interval,
+            timeout: health.timeout,
+            start_period: health.start_period,
+            start_interval: health.start_interval,
+            retries: health.retries,
+        }),
+        on_build: config.on_build.to_vec(),
+        shell: config.shell.0.clone().unwrap_or_default(),
+    }
+}
+
+/// A container's configuration with nothing but what an image has.
+pub(crate) fn container_config(image: &RunConfig) -> ContainerConfig {
+    let mut config = ContainerConfig {
+        args_escaped: image.args_escaped,
+        on_build: image.on_build.clone().into(),
+        ..ContainerConfig::default()
+    };
+    merge_image(&mut config, image);
+    config
+}
+
 /// Program and arguments.
 pub(crate) fn path_and_args(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
     let mut words = config.entrypoint.iter().chain(config.cmd.iter()).cloned();

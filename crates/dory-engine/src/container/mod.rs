@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod commit;
 mod cpuset;
 mod create;
 mod details;
@@ -41,6 +42,7 @@ pub(crate) use validate::check;
 pub(crate) use validate::platform as validate_platform;
 
 pub use archive::{ArchiveStream, WriteArchiveOptions};
+pub use commit::CommitOptions;
 pub use details::{
     ContainerDetails, ContainerSummary, GraphDriver, MountPoint, NetworkSettings, PortSummary,
     SummaryHostConfig, SummaryNetworkSettings, TopTable,

@@ -206,7 +206,7 @@ impl Engine {
         self.set_paused(&container, false).await
     }
 
-    async fn set_paused(&self, container: &Arc<Container>, paused: bool) -> Result<()> {
+    pub(super) async fn set_paused(&self, container: &Arc<Container>, paused: bool) -> Result<()> {
         let target = Arc::clone(container);
         blocking(move || {
             let record = target.record();

@@ -130,6 +130,126 @@ impl LayeredFiles {
     }
 }
 
+/// A level of [`LayeredFiles::pack_changes`]: a directory of the writable layer.
+struct UpperLevel {
+    fd: OwnedFd,
+    names: std::vec::IntoIter<Vec<u8>>,
+    /// Length of its path with the slash.
+    prefix: usize,
+    /// What the layers below have there.
+    lower: Option<Merged>,
+    /// Its own entry, held back until something in it needs it.
+    pending: Option<(OwnedFd, Stat)>,
+}
+
+impl LayeredFiles {
+    /// Writes the writable layer as the archive of an image's layer: deletions as `.wh.NAME`, directories that hide what is
+    /// below with `.wh..wh..opq` in them (OCI image-spec, layer.md "Whiteouts"). True where there was anything to write.
+    ///
+    /// # Errors
+    /// As [`Self::export`].
+    pub fn pack_changes(&self, mut sink: impl Write) -> Result<bool, FileError> {
+        let mut packer = Packer::new(&mut sink);
+        let failed = |errno: Errno| FileError::at("open", b"/", errno);
+        let upper = directory::open_child(&self.layers[0], ".").map_err(failed)?;
+        let lower = Merged::root(&self.layers[1..]).map_err(failed)?;
+        let mut path = Vec::new();
+        let mut levels = vec![upper_level(upper, b"", Some(lower), None)?];
+        let mut is_empty = true;
+        while let Some(level) = levels.last_mut() {
+            path.truncate(level.prefix);
+            let Some(name) = level.names.next() else {
+                levels.pop();
+                continue;
+            };
+            let failed = |errno| FileError::at("lstat", &name, errno);
+            let found = look_in_layer(level.fd.as_fd(), &name).map_err(failed)?;
+            let old = match &level.lower {
+                Some(lower) => lower.look(&name).map_err(failed)?,
+                None => None,
+            };
+            let prefix = level.prefix;
+            path.extend_from_slice(&name);
+            let (fd, stat) = match found {
+                Part::Nothing => continue,
+                // What nobody has below need not be deleted.
+                Part::Whiteout if old.is_none() => continue,
+                Part::Whiteout => {
+                    self.write_pending(&mut packer, &mut levels, &path)?;
+                    path.truncate(prefix);
+                    path.extend_from_slice(b".wh.");
+                    path.extend_from_slice(&name);
+                    packer.marker(&path)?;
+                    is_empty = false;
+                    continue;
+                }
+                Part::Found(fd, stat) => (fd, stat),
+            };
+            let absolute = [b"/", path.as_slice()].concat();
+            let is_directory = is(&stat, FileType::Directory);
+            let held_back = match &old {
+                None => is_made_by_engine(&absolute, &stat),
+                Some(old) => is_directory && !is_opaque(fd.as_fd()) && !differs(&fd, &stat, old, &self.ids),
+            };
+            if !held_back {
+                self.write_pending(&mut packer, &mut levels, &path)?;
+                packer.entry(fd.as_fd(), &stat, &path, &self.ids)?;
+                is_empty = false;
+            }
+            if !is_directory {
+                continue;
+            }
+            if levels.len() >= DEPTH_MAX {
+                return Err(FileError::TooDeep { path: text(&path[..path.len().min(100)]) });
+            }
+            path.push(b'/');
+            let old = old.and_then(|old| old.directory);
+            if old.is_some() && is_opaque(fd.as_fd()) {
+                packer.marker(&[path.as_slice(), b".wh..wh..opq"].concat())?;
+            }
+            let pending = if held_back {
+                let copy = fd.try_clone().map_err(|error| FileError::at("dup", &path, error))?;
+                Some((copy, stat))
+            } else {
+                None
+            };
+            levels.push(upper_level(fd, &path, old, pending)?);
+        }
+        packer.finish()?;
+        Ok(!is_empty)
+    }
+
+    /// Writes the directories on the way to `path` that were held back.
+    fn write_pending<W: Write>(
+        &self,
+        packer: &mut Packer<'_, W>,
+        levels: &mut [UpperLevel],
+        path: &[u8],
+    ) -> Result<(), FileError> {
+        for level in levels {
+            if let Some((fd, stat)) = level.pending.take() {
+                packer.entry(fd.as_fd(), &stat, &path[..level.prefix - 1], &self.ids)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn upper_level(
+    fd: OwnedFd,
+    path: &[u8],
+    lower: Option<Merged>,
+    pending: Option<(OwnedFd, Stat)>,
+) -> Result<UpperLevel, FileError> {
+    let mut names: Vec<Vec<u8>> = match directory::names(&fd) {
+        Ok(names) => names.into_iter().map(|(name, _)| name).collect(),
+        Err(errno) if is_gone(errno) => Vec::new(),
+        Err(errno) => return Err(FileError::at("open", path, errno)),
+    };
+    names.sort_unstable();
+    Ok(UpperLevel { fd, names: names.into_iter(), prefix: path.len(), lower, pending })
+}
+
 /// A directory as several layers together have it: one open directory for each layer that has a part of it.
 struct Merged {
     /// Number of the layer, and its part; the topmost first.
@@ -319,12 +439,12 @@ impl Comparison<'_> {
     ) -> Result<(), FileError> {
         let is_directory = is(stat, FileType::Directory);
         let listed = match &old {
-            None if self.is_made_by_engine(stat) => false,
+            None if is_made_by_engine(&self.path, stat) => false,
             None => {
                 self.push(ChangeKind::Added);
                 true
             }
-            Some(old) if self.differs(fd, stat, old) => {
+            Some(old) if differs(fd, stat, old, self.ids) => {
                 self.push(ChangeKind::Modified);
                 true
             }
@@ -340,28 +460,29 @@ impl Comparison<'_> {
     fn push(&mut self, kind: ChangeKind) {
         self.changes.push(Change { path: text(&self.path), kind });
     }
+}
 
-    /// True for a mount point, which the engine makes empty.
-    fn is_made_by_engine(&self, stat: &Stat) -> bool {
-        let is_empty = is(stat, FileType::Directory) || is(stat, FileType::RegularFile) && stat.st_size == 0;
-        is_empty && MADE_BY_ENGINE.contains(&self.path.as_slice())
+/// True where a file of the writable layer, whose ids are those outside of `ids`, is not what the image has.
+fn differs(fd: &OwnedFd, new: &Stat, old: &MergedEntry, ids: &IdMap) -> bool {
+    let owner = ids.inside(new.st_uid, new.st_gid);
+    if new.st_mode != old.stat.st_mode
+        || owner != (old.stat.st_uid, old.stat.st_gid)
+        || new.st_rdev != old.stat.st_rdev
+    {
+        return true;
     }
+    if is(new, FileType::Directory) {
+        return false;
+    }
+    new.st_size != old.stat.st_size
+        || !same_time(new, &old.stat)
+        || capability(fd.as_fd(), ids) != capability(old.fd.as_fd(), &IdMap::default())
+}
 
-    fn differs(&self, fd: &OwnedFd, new: &Stat, old: &MergedEntry) -> bool {
-        let owner = self.ids.inside(new.st_uid, new.st_gid);
-        if new.st_mode != old.stat.st_mode
-            || owner != (old.stat.st_uid, old.stat.st_gid)
-            || new.st_rdev != old.stat.st_rdev
-        {
-            return true;
-        }
-        if is(new, FileType::Directory) {
-            return false;
-        }
-        new.st_size != old.stat.st_size
-            || !same_time(new, &old.stat)
-            || capability(fd.as_fd(), self.ids) != capability(old.fd.as_fd(), &IdMap::default())
-    }
+/// True for a mount point, which the engine makes empty.
+fn is_made_by_engine(path: &[u8], stat: &Stat) -> bool {
+    let is_empty = is(stat, FileType::Directory) || is(stat, FileType::RegularFile) && stat.st_size == 0;
+    is_empty && MADE_BY_ENGINE.contains(&path)
 }
 
 /// Archives carry whole seconds: a time that has no fraction is compared without.
@@ -474,6 +595,33 @@ mod tests {
             "opq/c",
             "proc/",
             "same",
+            "var/",
+            "var/lib/",
+            "var/lib/a",
+            "was",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn privileged_a_layer_of_the_changes_has_whiteouts() {
+        let (_keep, files) = layers();
+        let mut archive = Vec::new();
+        assert!(files.pack_changes(&mut archive).unwrap());
+        let mut stream = TarStream::new(archive.as_slice());
+        let mut names = Vec::new();
+        while let Some(entry) = stream.next_entry().unwrap() {
+            names.push(String::from_utf8(entry.path).unwrap());
+        }
+        let expected = [
+            "dir/",
+            "dir/new",
+            "dir/sub/",
+            ".wh.gone",
+            ".wh.late",
+            "opq/",
+            "opq/.wh..wh..opq",
+            "opq/c",
             "var/",
             "var/lib/",
             "var/lib/a",

@@ -23,4 +23,4 @@ pub use error::FileError;
 pub use ids::{IdMap, IdRange};
 pub use layered::{Change, ChangeKind, LayeredFiles};
 pub use tree::{PathStat, Tree};
-pub use unpack::UnpackOptions;
+pub use unpack::{Ownership, UnpackOptions};

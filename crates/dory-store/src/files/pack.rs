@@ -190,6 +190,23 @@ impl<'a, W: Write> Packer<'a, W> {
         write_padding(self.sink, size).map_err(FileError::Write)
     }
 
+    /// Writes an empty file that says something about others.
+    pub(super) fn marker(&mut self, name: &[u8]) -> Result<(), FileError> {
+        let member = Member {
+            name,
+            kind: EntryType::Regular,
+            link: &[],
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            modified: 0,
+            device: (0, 0),
+            xattrs: &[],
+        };
+        write_member(self.sink, &member).map_err(FileError::Write)
+    }
+
     /// Writes the archive's end.
     pub(super) fn finish(self) -> Result<(), FileError> {
         write_end(self.sink).and_then(|()| self.sink.flush()).map_err(FileError::Write)

@@ -150,12 +150,21 @@ impl Found<'_> {
     /// # Errors
     /// [`FileError::Write`] where the sink is gone, [`FileError::Path`] for what cannot be read: the archive is then
     /// without its end.
-    pub fn pack(self, mut sink: impl Write) -> Result<(), FileError> {
+    pub fn pack(self, sink: impl Write) -> Result<(), FileError> {
+        let name = self.place.prefix();
+        self.pack_as(&name, sink)
+    }
+
+    /// As [`Self::pack`], with entries whose names begin with `name`.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
+    pub fn pack_as(self, name: &[u8], mut sink: impl Write) -> Result<(), FileError> {
         let mut packer = Packer::new(&mut sink);
         if is(&self.stat, FileType::Directory) {
-            packer.tree(self.fd, &self.stat, self.place.prefix(), self.tree.ids())?;
+            packer.tree(self.fd, &self.stat, name.to_vec(), self.tree.ids())?;
         } else {
-            packer.entry(self.fd.as_fd(), &self.stat, &self.place.name(), self.tree.ids())?;
+            packer.entry(self.fd.as_fd(), &self.stat, name, self.tree.ids())?;
         }
         packer.finish()
     }

@@ -7,6 +7,7 @@
 //! COMPAT: dockerd refuses symbolic links that lead out of the extraction point. Here each path is confined by the kernel
 //! when it is used, so a link may say what it wants.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -44,12 +45,26 @@ const OPEN_MAX: usize = 64;
 const DEFERRED_MAX: usize = 100_000;
 
 /// How an archive is unpacked; API 1.51, `PUT /containers/{id}/archive`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnpackOptions {
     /// `noOverwriteDirNonDir`: a directory is not replaced by anything else, nor anything else by a directory.
     pub keep_kinds: bool,
-    /// `copyUIDGID`: everything gets this owner (the container's ids) in place of the archive's.
-    pub owner: Option<(u32, u32)>,
+    /// Whom everything belongs to.
+    pub owner: Ownership,
+    /// The beginning that names in the archive have, and what they get in its place.
+    pub rename: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Whom unpacked files belong to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// Whom the archive says.
+    #[default]
+    Archive,
+    /// `copyUIDGID`: this user and group, in the container's ids.
+    Given(u32, u32),
+    /// Whoever unpacks.
+    Unpacker,
 }
 
 impl Tree {
@@ -136,7 +151,7 @@ impl Unpacker<'_> {
     }
 
     fn entry<R: BufRead>(&mut self, entry: &Entry, stream: &mut TarStream<R>) -> Result<(), FileError> {
-        let path = clean(&entry.path)?;
+        let path = clean(&self.renamed(&entry.path))?;
         let Some((name, parents)) = split(&path) else {
             // The extraction point itself stays as it is.
             return Ok(());
@@ -153,6 +168,17 @@ impl Unpacker<'_> {
             EntryType::Link => self.hard_link(entry, &parent, name),
             EntryType::Fifo | EntryType::Char | EntryType::Block => self.node(entry, &parent, name),
             kind => Err(FileError::UnknownKind { path: entry.display(), kind: char::from(kind.as_byte()) }),
+        }
+    }
+
+    /// A name of the archive's with the beginning that it gets.
+    fn renamed<'n>(&self, name: &'n [u8]) -> Cow<'n, [u8]> {
+        match &self.options.rename {
+            Some((from, to)) => match name.strip_prefix(from.as_slice()) {
+                Some(rest) => Cow::Owned([to, rest].concat()),
+                None => Cow::Borrowed(name),
+            },
+            None => Cow::Borrowed(name),
         }
     }
 
@@ -252,7 +278,7 @@ impl Unpacker<'_> {
     }
 
     fn hard_link(&mut self, entry: &Entry, parent: &OwnedFd, name: &[u8]) -> Result<(), FileError> {
-        let target = clean(&entry.link_name)?;
+        let target = clean(&self.renamed(&entry.link_name))?;
         let Some((target_name, target_parents)) = split(&target) else {
             return Err(FileError::InvalidName { path: entry.display() });
         };
@@ -304,7 +330,11 @@ impl Unpacker<'_> {
 
     /// The entry's owner, or the one that everything gets, outside.
     fn owner(&self, entry: &Entry) -> Result<(Option<Uid>, Option<Gid>), FileError> {
-        let (uid, gid) = self.options.owner.unwrap_or((entry.uid, entry.gid));
+        let (uid, gid) = match self.options.owner {
+            Ownership::Archive => (entry.uid, entry.gid),
+            Ownership::Given(uid, gid) => (uid, gid),
+            Ownership::Unpacker => return Ok((None, None)),
+        };
         let outside = self.ids.outside(uid, gid);
         let (uid, gid) =
             outside.ok_or_else(|| FileError::OwnerNotMapped { path: entry.display(), uid, gid })?;

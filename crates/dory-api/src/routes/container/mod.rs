@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod commit;
 pub(crate) mod create;
 mod inspect;
 mod lifecycle;
@@ -38,6 +39,7 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/containers/{id}/rename", post(lifecycle::rename))
         .route("/containers/{id}/resize", post(lifecycle::resize))
         .route("/containers/{id}/update", post(lifecycle::update))
+        .route("/commit", post(commit::commit))
         .route("/containers/{id}/changes", get(archive::changes))
         .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}/archive", get(archive::read).head(archive::stat).put(archive::write))

@@ -2,6 +2,7 @@
 
 mod attach;
 mod content;
+mod copy;
 mod exec;
 mod lifecycle;
 mod list;
@@ -19,6 +20,7 @@ use crate::command::{Entry, entry};
 
 pub(super) use attach::ATTACH;
 pub(super) use content::{COMMIT, DIFF, EXPORT, UPDATE};
+pub(super) use copy::COPY;
 pub(super) use exec::EXEC;
 pub(super) use lifecycle::{KILL, PAUSE, REMOVE, RENAME, RESTART, STOP, UNPAUSE, WAIT};
 pub(super) use list::{ContainerSummary, LIST, ellipsis, render_usage};
@@ -34,6 +36,7 @@ pub(super) use top::TOP;
 pub(super) const COMMANDS: &[Entry] = &[
     entry(&["attach"], &ATTACH),
     entry(&["commit"], &COMMIT),
+    entry(&["cp"], &COPY),
     entry(&["create"], &CREATE),
     entry(&["diff"], &DIFF),
     entry(&["exec"], &EXEC),

@@ -148,22 +148,28 @@ pub(in crate::commands) async fn write_body(
 }
 
 /// Something to send.
-struct Input {
+pub(in crate::commands) struct Input {
     reader: Box<dyn Read + Send>,
 }
 
 impl Input {
+    /// What `reader` has.
+    pub(in crate::commands) fn new(reader: impl Read + Send + 'static) -> Self {
+        Self { reader: Box::new(reader) }
+    }
+
     fn open(path: &str) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("open {path}"))?;
         Ok(Self { reader: Box::new(file) })
     }
 
-    fn stdin() -> Self {
+    /// Standard input.
+    pub(in crate::commands) fn stdin() -> Self {
         Self { reader: Box::new(io::stdin()) }
     }
 
     /// The content as a request's body, read on a thread of its own, a few blocks ahead.
-    fn into_body(mut self) -> Body {
+    pub(in crate::commands) fn into_body(mut self) -> Body {
         let (sender, mut receiver) = mpsc::channel::<io::Result<Frame<Bytes>>>(4);
         std::thread::spawn(move || {
             loop {

@@ -9,7 +9,7 @@ mod pull;
 
 use crate::command::{Entry, entry};
 
-pub(super) use archive::{IMPORT, LOAD, SAVE, write_body};
+pub(super) use archive::{IMPORT, Input, LOAD, SAVE, write_body};
 pub(super) use history::HISTORY;
 pub(super) use list::LIST;
 use manage::PRUNE;
