@@ -127,6 +127,9 @@ pub enum SyntaxError {
     /// An instruction that `ONBUILD` may not have.
     #[error("{0} isn't allowed as an ONBUILD trigger")]
     Trigger(String),
+    /// One instruction is expected.
+    #[error("one instruction is expected, and there are {0}")]
+    Several(usize),
     /// `HEALTHCHECK NONE` with arguments.
     #[error("HEALTHCHECK NONE takes no arguments")]
     HealthcheckNone,

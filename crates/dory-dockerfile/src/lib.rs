@@ -42,4 +42,4 @@ pub use instruction::{
 };
 pub use lines::{Directives, LINE_LENGTH_MAX};
 pub use mount::{CacheSharing, Mount, MountType};
-pub use parse::{Dockerfile, parse, parse_trigger};
+pub use parse::{Dockerfile, parse, parse_instruction, parse_trigger};

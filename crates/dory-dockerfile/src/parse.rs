@@ -57,22 +57,31 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, ParseError> {
     Ok(file)
 }
 
-/// Reads the instruction of an `ONBUILD` trigger that a base image brings.
+/// Reads one instruction that stands for itself: a change of `docker commit`.
 ///
 /// # Errors
-/// [`ParseError`]; also for a trigger of several instructions.
-pub fn parse_trigger(source: &str) -> Result<Located<Instruction>, ParseError> {
+/// [`ParseError`]; also for several instructions, and for `FROM`.
+pub fn parse_instruction(source: &str) -> Result<Located<Instruction>, ParseError> {
     let (directives, logical) = lines::read(source)?;
     let [line] = logical.as_slice() else {
         let lines = logical.last().map(|line| line.lines).unwrap_or_default();
-        return Err(ParseError { lines, kind: SyntaxError::Trigger(source.to_owned()) });
+        return Err(ParseError { lines, kind: SyntaxError::Several(logical.len()) });
     };
     let escape = directives.escape_token();
     let statement = Statement::cut(&line.text, escape);
-    let value = check_trigger(statement.keyword)
-        .and_then(|()| instruction(&statement, &line.heredocs, &line.text, escape))
+    let value = instruction(&statement, &line.heredocs, &line.text, escape)
         .map_err(|kind| ParseError { lines: line.lines, kind })?;
     Ok(located(line, &statement, value))
+}
+
+/// Reads the instruction of an `ONBUILD` trigger that a base image brings.
+///
+/// # Errors
+/// As [`parse_instruction`], and for what `ONBUILD` may not have.
+pub fn parse_trigger(source: &str) -> Result<Located<Instruction>, ParseError> {
+    let keyword = source.split_whitespace().next().unwrap_or_default();
+    check_trigger(keyword).map_err(|kind| ParseError { lines: LineRange { first: 1, last: 1 }, kind })?;
+    parse_instruction(source)
 }
 
 impl Dockerfile {

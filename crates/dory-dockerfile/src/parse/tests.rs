@@ -158,8 +158,5 @@ fn reads_triggers() {
     assert_eq!(parse_trigger("RUN x").expect("well formed").value.name(), "RUN");
     assert_eq!(parse_trigger("RUN <<E\nx\nE").expect("well formed").lines.last, 3);
     assert_eq!(parse_trigger("FROM x").expect_err("refused").kind, SyntaxError::Trigger("FROM".into()));
-    assert_eq!(
-        parse_trigger("RUN x\nRUN y").expect_err("two").kind,
-        SyntaxError::Trigger("RUN x\nRUN y".into())
-    );
+    assert_eq!(parse_trigger("RUN x\nRUN y").expect_err("two").kind, SyntaxError::Several(2));
 }
