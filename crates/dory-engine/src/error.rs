@@ -11,6 +11,8 @@ pub enum ErrorKind {
     Conflict,
     /// The request itself is wrong (400).
     Invalid,
+    /// Whoever asks has not proved who he is (401).
+    Unauthorized,
     /// Understood, and refused for good (403).
     Forbidden,
     /// The object is already in the state that was asked for (304).

@@ -51,7 +51,10 @@ pub use container::{
     BlkioEntry, BlkioStats, ClientStdin, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats,
     PidsStats, ThrottlingData,
 };
-pub use distribution::{ErrorDetail, ProgressDetail, ProgressMessage, ProgressStream, PullImage};
+pub use distribution::{
+    DistributionDescriptor, DistributionInspect, ErrorDetail, LoginResult, ProgressDetail, ProgressMessage,
+    ProgressStream, PullImage, PushImage, SearchResult,
+};
 pub use dory_registry::{Credentials, ProxyConfig, RegistryConfig, RegistryEntry};
 pub use dory_store::{Change, ChangeKind, PathStat};
 pub use engine::Engine;

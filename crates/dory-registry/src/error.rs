@@ -115,6 +115,14 @@ pub enum RegistryError {
         /// In the registry's words.
         message: String,
     },
+    /// The repository is not for this user to write to; dockerd's words.
+    #[error("{message}")]
+    PushDenied {
+        /// What was written to.
+        repository: String,
+        /// In the registry's words.
+        message: String,
+    },
     /// Too many requests.
     #[error("{message}{}", wait(retry_after))]
     RateLimited {

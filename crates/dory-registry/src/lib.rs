@@ -27,7 +27,9 @@ pub use config::{ConfigError, ProxyConfig, RegistryConfig, RegistryEntry};
 pub use error::{RegistryError, RegistryErrorKind};
 pub use manifest::{
     Descriptor, Document, ImageManifest, Index, IndexEntry, ManifestError, MediaType, Platform,
+    write_manifest,
 };
 pub use remote::{
-    Access, BlobStream, FetchedManifest, LoginOutcome, ManifestHead, Registries, Remote, ResolvedImage,
+    Access, BlobStream, FetchedManifest, LoginOutcome, ManifestHead, Mounted, Registries, Remote,
+    ResolvedImage, UploadSession, UploadStream,
 };

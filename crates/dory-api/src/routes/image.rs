@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use dory_engine::config::ContainerConfig;
 use dory_engine::{
-    Engine, ImageDeletion, ImageDetails, ImageSummary, ImportOptions, ProgressStream, PrunedImages, PullImage,
+    Engine, ImageDeletion, ImageDetails, ImageSummary, ImportOptions, ProgressStream, PrunedImages,
+    PullImage, PushImage,
 };
 use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
@@ -135,15 +136,21 @@ async fn write(
     State(engine): State<Engine>,
     Path(path): Path<String>,
     query: Query,
-) -> Result<StatusCode, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     match path.rsplit_once('/') {
         Some((name, "tag")) => {
             let (repository, tag) =
                 (query.get("repo").unwrap_or_default(), query.get("tag").unwrap_or_default());
             engine.tag_image(name, repository, tag).await?;
-            Ok(StatusCode::CREATED)
+            Ok(StatusCode::CREATED.into_response())
         }
-        Some((name, "push")) => Err(ApiError::not_supported(&format!("pushing images ({name})"))),
+        Some((name, "push")) => {
+            let tag = query.get("tag").unwrap_or_default().to_owned();
+            let credentials = registry_auth::credentials(&headers)?;
+            let request = PushImage { image: name.to_owned(), tag, credentials };
+            Ok(told(engine.push_image(request).await?))
+        }
         _ => Err(ApiError::page_not_found()),
     }
 }

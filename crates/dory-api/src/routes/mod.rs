@@ -6,6 +6,7 @@ mod events;
 mod exec;
 mod image;
 mod network;
+mod registry;
 mod registry_auth;
 mod system;
 mod unsupported;
@@ -24,6 +25,7 @@ pub(crate) fn router(engine: Engine) -> Router {
         .merge(container::routes())
         .merge(exec::routes())
         .merge(image::routes())
+        .merge(registry::routes())
         .merge(volume::routes())
         .merge(network::routes())
         .merge(unsupported::routes());

@@ -35,14 +35,11 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/swarm/join", refuse(MethodFilter::POST, "swarm mode (docker swarm join)"))
         .route("/plugins", get(async || Json::<[(); 0]>([])))
         .route("/plugins/{*name}", any(async || ApiError::not_supported("managed plugins (docker plugin)")))
-        .route("/auth", refuse(MethodFilter::POST, "logging in to a registry (POST /auth)"))
         .route("/build", refuse(MethodFilter::POST, "building images (POST /build)"))
         .route("/build/cancel", refuse(MethodFilter::POST, "building images (POST /build/cancel)"))
         .route("/build/prune", post(build_prune))
         .route("/session", refuse(MethodFilter::POST, "BuildKit (POST /session)"))
-        .route("/grpc", refuse(MethodFilter::POST, "BuildKit (POST /grpc)"))
-        .route("/distribution/{*name}", refuse(MethodFilter::GET, "asking a registry (GET /distribution)"))
-        .route("/images/search", refuse(MethodFilter::GET, "searching a registry (docker search)"));
+        .route("/grpc", refuse(MethodFilter::POST, "BuildKit (POST /grpc)"));
     for path in SWARM_OBJECTS {
         router =
             router.route(path, any(not_a_manager)).route(&format!("{path}/{{*rest}}"), any(not_a_manager));

@@ -8,9 +8,12 @@
 //! A client's part ends when its stream is dropped. A transfer that nobody waits for pauses, and is given up a minute
 //! later; whoever asks for the same blob before goes on where it stopped.
 
+mod ask;
+mod compress;
 mod download;
 mod progress;
 mod pull;
+mod push;
 mod transfer;
 
 use std::sync::Arc;
@@ -19,8 +22,10 @@ use dory_registry::{RegistryError, RegistryErrorKind};
 
 use crate::{EngineError, ErrorKind};
 
+pub use ask::{DistributionDescriptor, DistributionInspect, LoginResult, SearchResult};
 pub use progress::{ErrorDetail, ProgressDetail, ProgressMessage, ProgressStream};
 pub use pull::PullImage;
+pub use push::PushImage;
 
 pub(crate) use transfer::Transfers;
 

@@ -65,10 +65,12 @@ pub(crate) struct TokenRequest {
 }
 
 impl TokenRequest {
-    /// The request that `challenge` leads to; `scope` is what is about to be done.
+    /// The request that `challenge` leads to; `scope` is what is about to be done, with spaces
+    /// between several things.
     pub(crate) fn new(challenge: &Challenge, scope: Option<&str>, credentials: &Credentials) -> Self {
         let stated = challenge.parameter("scope").unwrap_or_default().split_ascii_whitespace();
-        let mut scopes: Vec<_> = stated.chain(scope).map(str::to_owned).collect();
+        let mut scopes: Vec<_> =
+            stated.chain(scope.unwrap_or_default().split_ascii_whitespace()).map(str::to_owned).collect();
         scopes.sort_unstable();
         scopes.dedup();
         Self {

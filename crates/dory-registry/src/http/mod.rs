@@ -14,4 +14,4 @@ mod transport;
 pub(crate) use location::{Location, Origin, Scheme, escape};
 pub(crate) use proxy::{Exception, Proxies, Proxy, contains};
 pub(crate) use tls::{ClientIdentity, TlsSettings};
-pub(crate) use transport::{Exchange, Transport, TransportError, full};
+pub(crate) use transport::{Body, Exchange, Transport, TransportError, full};

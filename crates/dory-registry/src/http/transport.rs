@@ -1,6 +1,7 @@
 //! Requests and answers of one registry's endpoint, with bounds on how long silence may last.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -172,6 +173,28 @@ impl Transport {
     ) -> Result<Response<Incoming>, TransportError> {
         let request = self.request(exchange, location, body).ok_or(TransportError::Malformed)?;
         self.client.request(request).await.map_err(TransportError::Broken)
+    }
+
+    /// Sends one request whose body counts in `taken` what went out of it; silence is what lasts too long without that
+    /// count going on, however long the whole takes.
+    pub(crate) async fn send_watched(
+        &self,
+        exchange: &Exchange,
+        location: &Location,
+        body: Body,
+        taken: &AtomicU64,
+    ) -> Result<Response<Incoming>, TransportError> {
+        let mut sending = std::pin::pin!(self.send(exchange, location, body));
+        let mut before = None;
+        loop {
+            if let Ok(result) = tokio::time::timeout(self.patience, &mut sending).await {
+                return result;
+            }
+            let now = taken.load(Ordering::Relaxed);
+            if before.replace(now) == Some(now) || now == 0 {
+                return Err(TransportError::Silent { patience: self.patience });
+            }
+        }
     }
 
     /// Sends one request without a body.

@@ -6,10 +6,12 @@
 mod document;
 mod media_type;
 mod platform;
+mod write;
 
 pub use document::{Descriptor, Document, ImageManifest, Index, IndexEntry};
 pub use media_type::MediaType;
 pub use platform::Platform;
+pub use write::write_manifest;
 
 /// The largest manifest that is accepted, in bytes; distribution's own bound for what a client may put.
 pub(crate) const MANIFEST_LENGTH_MAX: u64 = 4 << 20;

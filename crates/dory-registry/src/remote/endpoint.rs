@@ -1,6 +1,7 @@
 //! One place where a registry's content is: how it is reached, and how it is signed in to.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio::sync::OnceCell;
 use crate::auth::{Challenge, ChallengeScheme, Credentials, Secret, TokenRequest, TokenService};
 use crate::config::EndpointConfig;
 use crate::error::{RegistryError, RegistryMessage};
-use crate::http::{Exchange, Location, Origin, Transport};
+use crate::http::{Body, Exchange, Location, Origin, Transport};
 
 /// The longest error that is read, in bytes.
 const ERROR_LENGTH_MAX: u64 = 64 << 10;
@@ -129,6 +130,35 @@ impl Endpoint {
             }
             refused = Some(exchange.authorization);
         }
+    }
+
+    /// Sends a request with a body, once: a body cannot be sent again. It carries what an earlier request was asked for;
+    /// a location elsewhere, as for storage that is written to directly, gets no credential.
+    pub(crate) async fn send(
+        &self,
+        claim: Claim<'_>,
+        exchange: &Exchange,
+        location: &Location,
+        body: impl FnOnce() -> (Body, Arc<AtomicU64>),
+    ) -> Result<Answer, RegistryError> {
+        let mut exchange = exchange.clone();
+        let own = location.origin == *self.origin().await?;
+        if own {
+            exchange.authorization = self.authorization(claim, None, &exchange.method, location).await?;
+        }
+        let (body, taken) = body();
+        let response = self
+            .transport
+            .send_watched(&exchange, location, body, &taken)
+            .await
+            .map_err(|error| RegistryError::exchange(&exchange.method, location, error))?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            return Err(match own {
+                true => self.unauthorized(response).await,
+                false => RegistryError::Unauthorized { message: StatusCode::UNAUTHORIZED.to_string() },
+            });
+        }
+        Ok(Answer { response, method: exchange.method, location: location.clone() })
     }
 
     /// Keeps what the registry asks for; true where it asks for something else than before.

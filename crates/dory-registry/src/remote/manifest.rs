@@ -110,7 +110,7 @@ impl Remote {
         Ok(FetchedManifest { digest, media_type, bytes, document })
     }
 
-    fn manifest_path(&self, reference: &ImageReference) -> String {
+    pub(super) fn manifest_path(&self, reference: &ImageReference) -> String {
         let name = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => digest.to_string(),
             (None, Some(tag)) => tag.to_string(),

@@ -7,6 +7,7 @@ mod login;
 mod manifest;
 mod retry;
 mod tags;
+mod upload;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,7 @@ pub use blob::BlobStream;
 pub use image::ResolvedImage;
 pub use login::LoginOutcome;
 pub use manifest::{FetchedManifest, ManifestHead};
+pub use upload::{Mounted, UploadSession, UploadStream};
 
 /// How many times a request is tried that broke for a reason which passes.
 const ATTEMPTS_MAX: u32 = 3;
