@@ -130,7 +130,7 @@ impl Filters {
         match value.as_str() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
-            _ => Err(FilterError::Value { name: name.to_owned(), value: value.clone() }),
+            _ => Err(FilterError::Value { name: name.to_owned(), value: format!("[{value}]") }),
         }
     }
 }
@@ -204,7 +204,7 @@ mod tests {
     fn validates_names_and_truth_values() {
         let filters = Filters::parse(r#"{"dangling":["maybe"]}"#).unwrap();
         assert_eq!(filters.validate(&["label"]).unwrap_err().to_string(), "invalid filter 'dangling'");
-        assert_eq!(filters.boolean("dangling").unwrap_err().to_string(), "invalid filter 'dangling=maybe'");
+        assert_eq!(filters.boolean("dangling").unwrap_err().to_string(), "invalid filter 'dangling=[maybe]'");
         assert_eq!(filters.boolean("other"), Ok(None));
     }
 }

@@ -422,7 +422,11 @@ impl Inner {
             repo_tags: image.repo_tags(),
             repo_digests: image.repo_digests(),
             parent: image.parent.as_ref().map(|parent| format!("sha256:{parent}")).unwrap_or_default(),
-            comment: config.comment.clone(),
+            // Builders leave it to the history.
+            comment: match config.comment.as_str() {
+                "" => config.history.last().map(|step| step.comment.clone()).unwrap_or_default(),
+                comment => comment.to_owned(),
+            },
             created: config.created.map(|created| created.to_string()).unwrap_or_default(),
             docker_version: config.docker_version.clone(),
             author: config.author.clone(),

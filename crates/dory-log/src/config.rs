@@ -82,7 +82,7 @@ impl Default for LogConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogConfigError {
     /// No such driver.
-    #[error("logger: no log driver named '{0}' is registered")]
+    #[error("error looking up logging plugin {0}: plugin \"{0}\" not found")]
     UnknownDriver(String),
     /// A driver that dockerd has and we do not.
     #[error("logger: log driver '{0}' is not supported: use 'json-file', 'local' or 'none'")]
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn refuses_with_dockerds_texts() {
         for (kind, option, message) in [
-            ("foo", None, "logger: no log driver named 'foo' is registered"),
+            ("foo", None, "error looking up logging plugin foo: plugin \"foo\" not found"),
             ("json-file", Some(("foo", "bar")), "unknown log opt 'foo' for json-file log driver"),
             (
                 "json-file",

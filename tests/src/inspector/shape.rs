@@ -23,6 +23,9 @@ const VOLATILE: [&str; 15] = [
     "Images",
 ];
 
+/// Addresses of containers on the default bridge begin with this; which one gets which is a matter of order.
+const CONTAINERS: &str = "172.17.0.";
+
 /// `value` as it is compared and shown; `folder` is the engine's own, `name` the field that it stands in.
 pub fn shape(value: &Value, folder: &str, name: &str) -> Value {
     match value {
@@ -40,10 +43,19 @@ pub fn shape(value: &Value, folder: &str, name: &str) -> Value {
             Value::Array(items)
         }
         Value::Object(entries) => Value::Object(
-            entries.iter().map(|(key, value)| (shape_text(key, folder), shape(value, folder, key))).collect(),
+            entries
+                .iter()
+                .map(|(key, value)| (shape_key(key, value, folder), shape(value, folder, key)))
+                .collect(),
         ),
         other => other.clone(),
     }
+}
+
+/// The key of a map: an id says nothing, the name of what it stands for does.
+fn shape_key(key: &str, value: &Value, folder: &str) -> String {
+    let named = value.get("Name").and_then(Value::as_str).filter(|_| key.len() == 64);
+    named.map_or_else(|| shape_text(key, folder), str::to_owned)
 }
 
 fn shape_text(text: &str, folder: &str) -> String {
@@ -52,6 +64,11 @@ fn shape_text(text: &str, folder: &str) -> String {
     }
     if let Some(status) = without_age(text) {
         return status;
+    }
+    if let Some(last) = text.strip_prefix(CONTAINERS).map(|rest| rest.trim_end_matches("/16"))
+        && last.parse::<u8>().is_ok_and(|last| last > 1)
+    {
+        return "<address>".to_owned();
     }
     let text = text.replace(folder, "<folder>");
     let mut shaped = String::new();

@@ -8,6 +8,7 @@ use dory_engine::{Engine, NetworkCreate, NetworkDetails};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::ApiVersion;
 use crate::error::ApiError;
 use crate::json::Json;
 use crate::query::Query;
@@ -54,8 +55,21 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/networks/{id}/disconnect", post(disconnect))
 }
 
-async fn list(State(engine): State<Engine>, query: Query) -> Result<Json<Vec<NetworkDetails>>, ApiError> {
-    Ok(Json(engine.list_networks(&query.filters()?).await?))
+async fn list(
+    State(engine): State<Engine>,
+    version: ApiVersion,
+    query: Query,
+) -> Result<Json<Vec<NetworkDetails>>, ApiError> {
+    let mut networks = engine.list_networks(&query.filters()?).await?;
+    if version.before(28) {
+        // The list told everything then; one that is removed meanwhile stays as it was.
+        for network in &mut networks {
+            if let Ok(details) = engine.inspect_network(&network.id).await {
+                *network = details;
+            }
+        }
+    }
+    Ok(Json(networks))
 }
 
 async fn inspect(

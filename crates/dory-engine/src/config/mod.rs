@@ -7,6 +7,8 @@
 
 mod container;
 mod exec;
+#[cfg(test)]
+mod fields;
 mod host;
 pub mod json;
 mod mount;
@@ -18,7 +20,7 @@ pub use host::{
     DeviceMapping, DeviceRequest, HostConfig, LogConfig, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice,
 };
 pub use json::{GoSlice, JsonError, StrSlice};
-pub use mount::{BindOptions, DriverConfig, MountSpec, TmpfsOptions, VolumeOptions};
+pub use mount::{BindOptions, DriverConfig, ImageOptions, MountSpec, TmpfsOptions, VolumeOptions};
 pub use network::{EndpointIpamConfig, EndpointSettings, NetworkingConfig, PortBinding};
 
 /// True for the zero value, which Go's `omitempty` leaves out.

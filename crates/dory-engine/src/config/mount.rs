@@ -30,6 +30,9 @@ pub struct MountSpec {
     /// For `volume`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_options: Option<VolumeOptions>,
+    /// For `image`, which is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_options: Option<ImageOptions>,
     /// For `tmpfs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
@@ -84,6 +87,15 @@ pub struct DriverConfig {
     /// Its options.
     #[serde(skip_serializing_if = "is_zero")]
     pub options: BTreeMap<String, String>,
+}
+
+/// API 1.51, `Mount.ImageOptions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    /// A directory in the image.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub subpath: String,
 }
 
 /// API 1.51, `Mount.TmpfsOptions`.

@@ -37,7 +37,7 @@ pub(crate) use object::Container;
 pub(crate) use record::{PublishedOn, Record, RunEndpoint};
 pub(crate) use registry::Registry;
 pub(crate) use remove::prune_until;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use validate::check;
 pub(crate) use validate::platform as validate_platform;
 

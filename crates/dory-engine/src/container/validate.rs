@@ -68,7 +68,7 @@ pub(crate) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     }
     sysctls(host, &modes)?;
     conflicts(config, host, &modes)?;
-    foreign(host)
+    foreign(config, host)
 }
 
 fn validate_config(config: &ContainerConfig) -> Result<()> {
@@ -235,7 +235,7 @@ fn conflicts(config: &ContainerConfig, host: &HostConfig, modes: &Modes) -> Resu
 
 /// What belongs to Windows, to kernels that ours are not, or to drivers that are not there: refused by name, because a
 /// limit that is silently not in force is worse than none.
-pub(crate) fn foreign(host: &HostConfig) -> Result<()> {
+pub(crate) fn foreign(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     let windows = [
         ("CpuCount", host.cpu_count != 0),
         ("CpuPercent", host.cpu_percent != 0),
@@ -251,7 +251,10 @@ pub(crate) fn foreign(host: &HostConfig) -> Result<()> {
              CPU real-time scheduler",
         ));
     }
-    if !matches!(host.volume_driver.as_str(), "" | "local") {
+    // The driver matters where a volume would be made with it.
+    let volumes = config.volumes.iter().flatten().count() > 0
+        || host.binds.iter().any(|bind| !bind.is_empty() && !bind.starts_with('/'));
+    if volumes && !matches!(host.volume_driver.as_str(), "" | "local") {
         return Err(EngineError::not_found(format!(
             "error looking up volume plugin {0}: plugin \"{0}\" not found",
             host.volume_driver

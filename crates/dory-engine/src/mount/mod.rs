@@ -112,13 +112,10 @@ impl Point {
         }
     }
 
-    /// What the list of containers shows: as inspect, but without the path of a volume, as dockerd has it.
+    /// What the list of containers shows: as inspect, but without the path of an anonymous volume, as dockerd has it.
     pub(crate) fn listed(&self) -> MountPoint {
         let summary = self.summary();
-        match self.kind {
-            PointKind::Volume => MountPoint { source: String::new(), ..summary },
-            PointKind::Bind | PointKind::Tmpfs => summary,
-        }
+        if self.anonymous { MountPoint { source: String::new(), ..summary } } else { summary }
     }
 
     /// The runtime's word for the propagation.

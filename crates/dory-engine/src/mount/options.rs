@@ -23,6 +23,7 @@ pub(crate) fn from_mount(mount: &MountSpec) -> Result<Point, EngineError> {
     let foreign = [
         ("BindOptions", mount.bind_options.is_some(), "bind"),
         ("VolumeOptions", mount.volume_options.is_some(), "volume"),
+        ("ImageOptions", mount.image_options.is_some(), "image"),
         ("TmpfsOptions", mount.tmpfs_options.is_some(), "tmpfs"),
     ];
     if let Some((name, ..)) = foreign.iter().find(|(_, present, owner)| *present && *owner != kind) {

@@ -96,11 +96,14 @@ impl DriverOptions {
 /// Where a client puts settings of its interface (since API 1.48).
 const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
-/// The settings that the options of an endpoint ask for; `IFNAME` in them stands for the interface. Every other option is
-/// refused by name.
+/// The settings that the options of an endpoint ask for; `IFNAME` in them stands for the interface. Every other option of
+/// Docker's is refused by name; what has a name of somebody else's is kept for inspect and means nothing here.
 pub(super) fn endpoint_sysctls(wish: &EndpointSettings, interface: &str) -> Result<Vec<(String, String)>> {
     let mut sysctls = Vec::new();
     for (name, value) in wish.driver_opts.iter().flatten() {
+        if name != ENDPOINT_SYSCTLS && !name.starts_with("com.docker.network.") {
+            continue;
+        }
         if name != ENDPOINT_SYSCTLS {
             return Err(EngineError::invalid(format!("the endpoint option {name}={value} is not supported")));
         }

@@ -16,8 +16,17 @@ impl Inner {
             let mut settings = wish.clone();
             settings.dns_names = GoSlice(Some(dns_names(record, name)).filter(|names| !names.is_empty()));
             let place = run.and_then(|run| run.endpoints.iter().find(|place| place.name == *name));
-            if let Some(place) = place {
-                fill(&mut settings, place);
+            match place {
+                Some(place) => fill(&mut settings, place),
+                // What is left of a run that ended, as with dockerd.
+                None if !record.state.started_at.is_zero() => {
+                    settings.network_id = self
+                        .networks
+                        .find(name)
+                        .map(|network| network.record.id().to_string())
+                        .unwrap_or_default();
+                }
+                None => {}
             }
             (name.clone(), settings)
         };

@@ -23,7 +23,6 @@ impl std::fmt::Display for Port {
 
 /// Reads `80/tcp`, or `80`.
 pub(crate) fn parse_port(text: &str) -> Result<Port, EngineError> {
-    let invalid = || EngineError::invalid(format!("invalid port specification: \"{text}\""));
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "tcp" | "" => Protocol::Tcp,
@@ -31,7 +30,9 @@ pub(crate) fn parse_port(text: &str) -> Result<Port, EngineError> {
         "sctp" => Protocol::Sctp,
         other => return Err(EngineError::invalid(format!("invalid proto: {other}"))),
     };
-    let number = number.parse().map_err(|_| invalid())?;
+    let number = number
+        .parse()
+        .map_err(|_| EngineError::invalid(format!("invalid port specification: \"{number}\"")))?;
     Ok(Port { number, protocol })
 }
 
