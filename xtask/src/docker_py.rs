@@ -11,7 +11,7 @@ use crate::test::{isolated, release};
 use crate::{images, paths, setup};
 
 /// What the tests import besides docker-py itself, which comes in the version that the tests belong to.
-const PYTHON: [&str; 4] = ["docker==7.1.0", "paramiko==3.5.1", "pytest==8.3.5", "pytest-timeout==2.3.1"];
+const PYTHON: [&str; 4] = ["docker==7.2.0", "paramiko==5.1.0", "pytest==9.2.0", "pytest-timeout==2.4.0"];
 /// Names under which the tests look for a small image, all given to the test image `busybox`.
 const TAGS: [&str; 3] = ["alpine:3.10", "alpine:latest", "busybox:uclibc"];
 /// Swarm, plugins and credential programs are out of scope.
@@ -32,7 +32,7 @@ const LEFT_OUT: [&str; 11] = [
 /// What is tried.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The folder `tests` of docker-py's repository at the tag 7.1.0, which its packages do not contain.
+    /// The folder `tests` of docker-py's repository at the tag 7.2.0, which its packages do not contain.
     #[arg(long)]
     tests: PathBuf,
     /// Try only this engine.

