@@ -150,7 +150,8 @@ impl Inner {
         runtime: tokio::runtime::Handle,
     ) -> Result<Self> {
         let holder = format!("exec-root {}", options.exec_root.display());
-        let store = Store::open(&options.data_root, &holder).map_err(crate::image::store_error)?;
+        let store = Store::open_above(&options.data_root, &holder, &options.lower_stores)
+            .map_err(crate::image::store_error)?;
         store.data_root().clone_into(&mut options.data_root);
         if !store.backing().overlay_upper {
             return Err(EngineError::invalid(format!(

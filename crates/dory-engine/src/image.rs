@@ -2,6 +2,7 @@
 
 mod platform;
 mod save;
+mod share;
 
 use std::collections::BTreeMap;
 use std::io::Read;

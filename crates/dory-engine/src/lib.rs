@@ -56,7 +56,7 @@ pub use distribution::{
     ProgressStream, PullImage, PushImage, SearchResult,
 };
 pub use dory_registry::{Credentials, ProxyConfig, RegistryConfig, RegistryEntry};
-pub use dory_store::{Change, ChangeKind, PathStat};
+pub use dory_store::{Change, ChangeKind, LowerOptions, PathStat};
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};
 pub use events::{Actor, Event, EventOptions, EventStream};

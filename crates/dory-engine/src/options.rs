@@ -65,6 +65,10 @@ pub struct EngineConfig {
     pub privileged: PrivilegedMode,
     /// What a bind of the engine's own socket means.
     pub socket_mount: SocketMount,
+    /// Other engines' stores that this one uses from below.
+    pub lower_stores: Vec<dory_store::LowerOptions>,
+    /// Privileged containers get this engine's images to use from below, read-only.
+    pub share_store: bool,
     /// The unix sockets that this engine listens on, absolute; the first one is what `/var/run/docker.sock` means.
     pub sockets: Vec<PathBuf>,
     /// The default bridge; `None` for an engine that has no bridge network.
@@ -99,6 +103,8 @@ impl EngineConfig {
             exec_root: exec_root.into(),
             privileged: PrivilegedMode::default(),
             socket_mount: SocketMount::default(),
+            lower_stores: Vec::new(),
+            share_store: false,
             sockets: Vec::new(),
             bridge: Some(BridgeOptions::default()),
             address_pools: Vec::new(),

@@ -37,6 +37,7 @@ impl Inner {
             files: Vec::new(),
             shared_memory: None,
             shm_size: 0,
+            shared_store: None,
             cgroup: None,
             log: record.log.clone(),
             directory: container.directory.clone(),

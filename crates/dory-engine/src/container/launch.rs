@@ -200,6 +200,7 @@ impl Inner {
             files: files.mounts(),
             shared_memory: self.shared_memory(container, &modes)?,
             shm_size: record.host_config.shm_size,
+            shared_store: self.shared_store(container, &record.host_config)?,
             cgroup: (!group.is_none()).then_some(group),
             log: record.log.clone(),
             directory: container.directory.clone(),

@@ -14,7 +14,7 @@ pub(crate) mod tmpfs;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use mounts::{ETC_FILES, stopped_binds};
+pub(crate) use mounts::{ETC_FILES, PARENT_LEASE, PARENT_STORE, stopped_binds};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,6 +56,8 @@ pub(crate) struct SpecInput<'a> {
     /// The directory that several containers have as /dev/shm.
     pub(crate) shared_memory: Option<PathBuf>,
     pub(crate) shm_size: i64,
+    /// What of this engine's store the container may use from below.
+    pub(crate) shared_store: Option<dory_store::Share>,
     pub(crate) cgroup: Option<Group>,
     pub(crate) log: dory_log::LogConfig,
     pub(crate) directory: PathBuf,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dory_runtime::spec::{Mount, MountFlags, MountSource, Propagation, UserNamespace};
+use dory_store::Share;
 
 use super::namespace::Mode;
 use super::{SpecInput, tmpfs};
@@ -36,6 +37,7 @@ pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, EngineError> {
     for point in input.points {
         own.push(of_point(point, input)?);
     }
+    own.extend(input.shared_store.iter().flat_map(|share| shared_store(share, input.user_namespace)));
     let mut mounts = defaults(input);
     mounts.retain(|mount| {
         !own.iter().any(|other| {
@@ -62,6 +64,28 @@ pub(crate) fn stopped_binds(points: &[Point], directory: &Path, user: &UserNames
     });
     mounts.sort_by_key(|mount| mount.destination.matches('/').count());
     mounts
+}
+
+/// Where a container finds what it may use of this engine's store, and `dory serve` looks for it.
+pub(crate) const PARENT_STORE: &str = "/run/dory-parent/store";
+/// Where it says what it uses.
+pub(crate) const PARENT_LEASE: &str = "/run/dory-parent/lease";
+
+/// This engine's images for an engine in the container. All but the lease is read-only, and stays so: see
+/// `dory-runtime/src/shim/lock.rs`.
+fn shared_store(share: &Share, user: &UserNamespace) -> [Mount; 4] {
+    let bind = |destination: String, path: &Path, readonly: bool| Mount {
+        destination,
+        source: MountSource::Bind { path: path.to_owned(), recursive: false, id_mapped: user.is_new() },
+        flags: MountFlags { readonly, nosuid: true, nodev: true, ..NONE },
+        propagation: Propagation::default(),
+    };
+    [
+        bind(PARENT_STORE.to_owned(), &share.root, true),
+        bind(format!("{PARENT_STORE}/layers"), &share.layers, true),
+        bind(format!("{PARENT_STORE}/content"), &share.content, true),
+        bind(PARENT_LEASE.to_owned(), &share.lease, false),
+    ]
 }
 
 /// moby `oci/defaults.go`, with the changes that modes ask for.

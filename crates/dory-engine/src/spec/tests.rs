@@ -32,6 +32,7 @@ fn spec(host: &str) -> ContainerSpec {
         files: vec![("/etc/hosts", PathBuf::from("/c/hosts"))],
         shared_memory: None,
         shm_size: 64 << 20,
+        shared_store: None,
         cgroup: Some(Group::none()),
         log: dory_log::LogConfig::default(),
         directory: "/c".into(),

@@ -7,6 +7,7 @@
 mod backlog;
 mod event_loop;
 mod exec;
+mod lock;
 mod process;
 mod registry;
 mod request;

@@ -17,8 +17,9 @@ use crate::error::{FailureKind, StartFailure};
 use crate::filesystem::{clone_path, set_flags};
 use crate::init::{self, Arrival, FromInit, NamespaceSet, ToInit};
 use crate::protocol::{self, LOG_NAME, Launch, Progress, SOCKET_NAME};
-use crate::spec::{ContainerSpec, IdMapping, Mount, MountSource, Namespace, UserNamespace};
+use crate::spec::{ContainerSpec, IdMapping, Mount, MountFlags, MountSource, Namespace, UserNamespace};
 
+use super::lock::lock_flags;
 use super::rootfs::mount_rootfs;
 use super::stdio::{ShimStreams, make_streams, terminal_streams};
 use super::unmask::unmask;
@@ -187,7 +188,7 @@ fn send_mounts(
     channel: &UnixStream,
     spec: &ContainerSpec,
     user_namespace: BorrowedFd<'_>,
-    binds: Vec<OwnedFd>,
+    mut binds: Vec<OwnedFd>,
 ) -> Result<(), StartFailure> {
     let refused = |what: &'static str| move |error: io::Error| StartFailure::refused(what, error);
     let mapped = (!spec.namespaces.user.is_identity()).then_some(user_namespace);
@@ -204,6 +205,10 @@ fn send_mounts(
             })?;
         }
     }
+    if spec.namespaces.user.is_new() {
+        lock_binds(spec, user_namespace, &mut binds)
+            .map_err(refused("cannot lock the flags of the container's binds"))?;
+    }
     all.extend(binds);
     let mut cgroups = Vec::new();
     for (name, path) in cgroup_views(spec) {
@@ -217,6 +222,28 @@ fn send_mounts(
         let names = if more { Vec::new() } else { std::mem::take(&mut cgroups) };
         protocol::send(channel, &ToInit::Mounts { cgroups: names, more }, &descriptors)
             .map_err(refused("init is gone"))?;
+    }
+    Ok(())
+}
+
+/// Puts locked binds in the place of those that the container must not make writable, or may not execute from.
+fn lock_binds(spec: &ContainerSpec, user_namespace: BorrowedFd<'_>, binds: &mut [OwnedFd]) -> io::Result<()> {
+    let recursive = spec.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Bind { recursive, .. } => Some((mount.flags != MountFlags::default(), *recursive)),
+        _ => None,
+    });
+    let flagged: Vec<(usize, bool)> = recursive
+        .enumerate()
+        .filter(|(_, (has_flags, _))| *has_flags)
+        .map(|(place, (_, recursive))| (place, recursive))
+        .collect();
+    if flagged.is_empty() {
+        return Ok(());
+    }
+    let chosen: Vec<_> = flagged.iter().map(|(place, recursive)| (&binds[*place], *recursive)).collect();
+    let locked = lock_flags(&chosen, user_namespace, &spec.runtime_directory)?;
+    for ((place, _), locked) in flagged.into_iter().zip(locked) {
+        binds[place] = locked;
     }
     Ok(())
 }

@@ -42,6 +42,15 @@ pub struct Options {
     /// meaning, which hands the engine over (raw) [default: refuse].
     #[arg(long, value_enum)]
     pub socket_mount: Option<SocketMountWord>,
+    /// Use the images of another engine's store from below, without a copy: its data-root, or what it shares of it. With
+    /// `:DIR` behind it, that directory is where to say what is used; may be given several times.
+    #[arg(long = "lower-store", value_name = "DIR[:LEASE]")]
+    #[serde(alias = "lower-store")]
+    pub lower_stores: Vec<String>,
+    /// Let engines in privileged containers use this engine's images from below, read-only: they see all of them.
+    #[arg(long)]
+    #[serde(default)]
+    pub share_store: bool,
     /// Group that may use the unix sockets [default: docker if it exists, else root's].
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
@@ -160,6 +169,8 @@ impl Options {
             config: self.config,
             privileged: self.privileged.or(file.privileged),
             socket_mount: self.socket_mount.or(file.socket_mount),
+            lower_stores: list(self.lower_stores, file.lower_stores),
+            share_store: self.share_store || file.share_store,
             group: self.group.or(file.group),
             bridge: self.bridge.or(file.bridge),
             bip: self.bip.or(file.bip),
@@ -204,6 +215,11 @@ impl Options {
         if let Some(SocketMountWord::Raw) = self.socket_mount {
             config.socket_mount = SocketMount::Raw;
         }
+        for store in &self.lower_stores {
+            config.lower_stores.push(parse_lower_store(store)?);
+        }
+        config.find_parent_store();
+        config.share_store = self.share_store;
         config.bridge = self.bridge();
         config.dns.clone_from(&self.dns);
         config.userns_range = self.userns_range.as_deref().map(parse_range).transpose()?;
@@ -255,6 +271,13 @@ impl Options {
 /// Parses the file's text.
 fn parse_file(text: &str) -> Result<Options> {
     Ok(toml::from_str(text)?)
+}
+
+/// Reads `DIR[:LEASE]`.
+fn parse_lower_store(text: &str) -> Result<dory_engine::LowerOptions> {
+    let (path, lease) = text.split_once(':').map_or((text, None), |(path, lease)| (path, Some(lease)));
+    let lease = lease.map(|lease| absolute(Path::new(lease))).transpose()?;
+    Ok(dory_engine::LowerOptions { path: absolute(Path::new(path))?, lease })
 }
 
 fn parse_range(text: &str) -> Result<IdRange> {
