@@ -73,5 +73,7 @@ pub use options::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode, SocketMo
 pub use system::{DEFAULT_RUNTIME, DiskUsage, SystemInfo, VersionInfo};
 pub use volume::{PrunedVolumes, VolumeCreate, VolumeDetails, VolumeList, VolumeUsage};
 
+pub use dory_net::AddressPool;
+
 /// What every method answers.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;

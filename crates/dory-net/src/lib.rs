@@ -44,7 +44,7 @@ pub use hosts::{ExtraHost, ExtraHostError, HostTarget, Hosts};
 pub use ipam::{Ipam, IpamError};
 pub use netlink::NetlinkError;
 pub use network::{Driver, Network, NetworkSubnet};
-pub use pool::AddressPool;
+pub use pool::{AddressPool, AddressPoolError};
 pub use port::{
     PortAllocator, PortMapping, PortProxy, PortRequest, Protocol, Publication, PublishError, PublishTarget,
 };

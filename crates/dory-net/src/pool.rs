@@ -4,6 +4,7 @@
 //! inner engine the next subnet, at every depth.
 
 use std::net::Ipv6Addr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,30 @@ pub struct AddressPool {
     pub base: Subnet,
     /// The length of the prefix of each subnet, in bits.
     pub size: u8,
+}
+
+/// The text is no pool.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid address pool `{0}`: `base=SUBNET,size=BITS` is needed, with BITS past the subnet's prefix")]
+pub struct AddressPoolError(String);
+
+impl FromStr for AddressPool {
+    type Err = AddressPoolError;
+
+    /// Reads `base=10.20.0.0/16,size=24`, as dockerd's `--default-address-pool` has it.
+    fn from_str(text: &str) -> Result<Self, AddressPoolError> {
+        let invalid = || AddressPoolError(text.to_owned());
+        let (mut base, mut size) = (None, None);
+        for field in text.split(',') {
+            match field.split_once('=').ok_or_else(invalid)? {
+                ("base", value) => base = Some(value.parse::<Subnet>().map_err(|_| invalid())?),
+                ("size", value) => size = Some(value.parse::<u8>().map_err(|_| invalid())?),
+                _ => return Err(invalid()),
+            }
+        }
+        let (base, size) = (base.ok_or_else(invalid)?, size.ok_or_else(invalid)?);
+        base.part(size, 0).map(|_| Self { base, size }).ok_or_else(invalid)
+    }
 }
 
 /// How many subnets of one pool are looked at: a pool of IPv6 has more than anybody could walk.
@@ -75,6 +100,16 @@ mod tests {
             assert_eq!(free(in_use, true).as_deref(), Some(expected));
         }
         assert_eq!(free(&["172.16.0.0/12", "192.168.0.0/16"], true), None);
+    }
+
+    #[test]
+    fn pools_are_read() {
+        let pool: AddressPool = "base=10.20.0.0/16,size=24".parse().unwrap();
+        assert_eq!((pool.base.to_string().as_str(), pool.size), ("10.20.0.0/16", 24));
+        for wrong in ["", "base=10.20.0.0/16", "base=10.20.0.0/16,size=8", "base=x,size=24", "size=24,foo=1"]
+        {
+            assert!(wrong.parse::<AddressPool>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The verbs of networks.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use dory_net::Subnet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,8 +14,8 @@ use super::system::prune::{Kind, confirm, prune_kind};
 use super::volume::pairs;
 use crate::client::Path;
 use crate::command::{Arity, Command, Entry, Invocation, entry};
-use crate::failure::ExitStatus;
-use crate::flags::{FlagsEnd, list, long_list, long_switch, long_value, switch, value};
+use crate::failure::{ApiError, ExitStatus};
+use crate::flags::{Arguments, FlagsEnd, list, long_list, long_switch, long_value, parse_int, switch, value};
 use crate::listing::{Listing, Row};
 use crate::print;
 
@@ -32,11 +34,15 @@ const CREATE: Command = Command {
     usage: "[OPTIONS] NETWORK",
     about: "Create a network",
     flags: &[&[
-        long_switch("attachable", ""),
+        long_switch("attachable", "For containers that are run by hand (of a swarm)"),
+        long_list("aux-address", "Address that no container gets (NAME=ADDRESS)"),
         value("driver", 'd', "string", "Driver of the network"),
         long_list("gateway", "Gateway of a subnet"),
         long_switch("internal", "Give the network no way outside"),
         long_list("ip-range", "Addresses to take from, within a subnet"),
+        long_value("ipam-driver", "string", "Driver of the address management"),
+        long_list("ipam-opt", "Option of the address management (KEY=VALUE)"),
+        long_value("ipv4", "bool", "Use IPv4 (default true)"),
         long_switch("ipv6", "Use IPv6, too"),
         long_list("label", "Set a label (KEY=VALUE)"),
         list("opt", 'o', "Option of the driver (KEY=VALUE)"),
@@ -52,8 +58,12 @@ const CONNECT: Command = Command {
     about: "Connect a container to a network",
     flags: &[&[
         long_list("alias", "Name of the container within the network"),
+        long_list("driver-opt", "Option of the driver (KEY=VALUE)"),
+        long_value("gw-priority", "int", "The highest one gives the container its default route (default 0)"),
         long_value("ip", "string", "IPv4 address"),
         long_value("ip6", "string", "IPv6 address"),
+        long_list("link", "Name for another container (NAME:ALIAS)"),
+        long_list("link-local-ip", "Link-local address"),
     ]],
     arity: Arity::Exactly(2),
     flags_end: FlagsEnd::DoubleDash,
@@ -173,39 +183,68 @@ async fn create(invocation: &Invocation<'_>) -> Result<ExitStatus> {
         id: String,
     }
     let arguments = &invocation.arguments;
-    let at = |flag: &str, index: usize| arguments.list(flag).get(index).map_or("", String::as_str);
-    let pools: Vec<_> = arguments
-        .list("subnet")
-        .iter()
-        .enumerate()
-        .map(|(index, subnet)| {
-            let entries = [
-                ("Subnet", subnet.as_str()),
-                ("Gateway", at("gateway", index)),
-                ("IPRange", at("ip-range", index)),
-            ];
-            entries
-                .into_iter()
-                .filter(|(_, value)| !value.is_empty())
-                .map(|(k, v)| (k.to_owned(), v.into()))
-                .collect()
-        })
-        .map(Value::Object)
-        .collect();
-    let body = json!({
+    let pools = pools(arguments)?;
+    let mut body = json!({
         "Name": arguments.positional()[0],
         "Driver": arguments.value("driver").unwrap_or("bridge"),
         "CheckDuplicate": true,
         "Internal": arguments.on("internal"),
         "Attachable": arguments.on("attachable"),
         "EnableIPv6": arguments.on("ipv6"),
-        "IPAM": { "Driver": "default", "Config": pools },
+        "IPAM": {
+            "Driver": arguments.value("ipam-driver").unwrap_or("default"),
+            "Options": pairs(arguments.list("ipam-opt")),
+            "Config": pools,
+        },
         "Options": pairs(arguments.list("opt")),
         "Labels": pairs(arguments.list("label")),
     });
+    if arguments.value("ipv4").is_some() {
+        body["EnableIPv4"] = arguments.on_or("ipv4", true).into();
+    }
     let created: Created =
         invocation.client.post_json(Path::new(&["networks", "create"]).as_str(), &body).await?;
     print(&format!("{}\n", created.id))
+}
+
+/// `IPAM.Config`: gateways, ranges and auxiliary addresses belong to the subnet that contains them.
+fn pools(arguments: &Arguments) -> Result<Vec<Value>> {
+    let mut pools: Vec<(Subnet, Value)> = Vec::new();
+    for text in arguments.list("subnet") {
+        let subnet: Subnet = text.parse().with_context(|| format!("invalid subnet {text}"))?;
+        if pools.iter().any(|(other, _)| other.overlaps(subnet)) {
+            bail!("multiple overlapping subnet configuration is not supported");
+        }
+        pools.push((subnet, json!({ "Subnet": text })));
+    }
+    let mut set = |what: &str, text: &str, address: IpAddr, key: &str| -> Result<()> {
+        let Some((_, pool)) = pools.iter_mut().find(|(subnet, _)| subnet.contains(address)) else {
+            bail!("no matching subnet for {what} {text}");
+        };
+        if pool.get(key).is_some() {
+            bail!("cannot configure multiple {what}s ({text}) on the same subnet");
+        }
+        pool[key] = text.into();
+        Ok(())
+    };
+    for text in arguments.list("ip-range") {
+        let range: Subnet = text.parse().with_context(|| format!("invalid range {text}"))?;
+        set("range", text, range.base(), "IPRange")?;
+    }
+    for text in arguments.list("gateway") {
+        let gateway = text.parse().with_context(|| format!("invalid gateway {text}"))?;
+        set("gateway", text, gateway, "Gateway")?;
+    }
+    for text in arguments.list("aux-address") {
+        let (name, address) =
+            text.split_once('=').with_context(|| format!("invalid auxiliary address {text}"))?;
+        let parsed: IpAddr = address.parse().with_context(|| format!("invalid auxiliary address {text}"))?;
+        let Some((_, pool)) = pools.iter_mut().find(|(subnet, _)| subnet.contains(parsed)) else {
+            bail!("no matching subnet for aux-address {address}");
+        };
+        pool["AuxiliaryAddresses"][name] = address.into();
+    }
+    Ok(pools.into_iter().map(|(_, pool)| pool).collect())
 }
 
 async fn connect(invocation: &Invocation<'_>) -> Result<ExitStatus> {
@@ -214,8 +253,15 @@ async fn connect(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let body = json!({
         "Container": container,
         "EndpointConfig": {
-            "IPAMConfig": { "IPv4Address": arguments.text("ip"), "IPv6Address": arguments.text("ip6") },
+            "IPAMConfig": {
+                "IPv4Address": arguments.text("ip"),
+                "IPv6Address": arguments.text("ip6"),
+                "LinkLocalIPs": arguments.list("link-local-ip"),
+            },
+            "Links": arguments.list("link"),
             "Aliases": arguments.list("alias"),
+            "DriverOpts": pairs(arguments.list("driver-opt")),
+            "GwPriority": arguments.parsed("gw-priority", parse_int)?.unwrap_or(0),
         },
     });
     invocation.client.post_body(Path::new(&["networks", network, "connect"]).as_str(), &body).await?;
@@ -231,10 +277,19 @@ async fn disconnect(invocation: &Invocation<'_>) -> Result<ExitStatus> {
 }
 
 async fn remove(invocation: &Invocation<'_>) -> Result<ExitStatus> {
+    let force = invocation.arguments.on("force");
     for_each(invocation.arguments.positional(), async |name| {
-        invocation.client.delete(Path::new(&["networks", &name]).as_str()).await.map(|_| name)
+        match invocation.client.delete(Path::new(&["networks", &name]).as_str()).await {
+            Err(error) if force && is_not_found(&error) => Ok(name),
+            result => result.map(|_| name),
+        }
     })
     .await
+}
+
+/// True where the engine said that there is no such thing.
+fn is_not_found(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ApiError>().is_some_and(ApiError::is_not_found)
 }
 
 async fn prune(invocation: &Invocation<'_>) -> Result<ExitStatus> {

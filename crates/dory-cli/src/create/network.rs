@@ -85,14 +85,19 @@ fn attachment(text: &str) -> Result<(String, Object)> {
     if !text.contains('=') {
         return Ok((text.to_owned(), endpoint));
     }
-    let (mut name, mut aliases, mut options, mut addresses) =
-        (String::new(), Vec::new(), Map::new(), Object::default());
+    let (mut name, mut aliases, mut local, mut options, mut addresses) =
+        (String::new(), Vec::new(), Vec::new(), Map::new(), Object::default());
     for field in csv_fields(text)? {
         match field.split_once('=') {
             Some(("name", value)) => name = value.to_owned(),
             Some(("alias", value)) => aliases.push(value.to_owned()),
             Some(("ip", value)) => addresses.set("IPv4Address", value),
             Some(("ip6", value)) => addresses.set("IPv6Address", value),
+            Some(("gw-priority", value)) => match value.parse::<i64>() {
+                Ok(priority) => endpoint.set("GwPriority", priority),
+                Err(_) => bail!("invalid gw-priority '{value}' in the network '{text}'"),
+            },
+            Some(("link-local-ip", value)) => local.push(value.to_owned()),
             Some(("mac-address", value)) => endpoint.set("MacAddress", value),
             Some(("driver-opt", value)) => {
                 let (key, value) = value.split_once('=').unwrap_or((value, ""));
@@ -105,6 +110,7 @@ fn attachment(text: &str) -> Result<(String, Object)> {
         bail!("network name/id is not specified");
     }
     endpoint.set_list("Aliases", &aliases);
+    addresses.set_list("LinkLocalIPs", &local);
     endpoint.set_map("DriverOpts", options);
     endpoint.set_map("IPAMConfig", addresses.0);
     Ok((name, endpoint))

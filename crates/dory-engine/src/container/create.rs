@@ -68,8 +68,10 @@ impl Inner {
             config.hostname = self.default_hostname(&modes, &id);
         }
         let name = self.reserve_name(name.as_deref(), &id)?;
-        let made =
-            self.make(&id, &name, &image, config, host_config, &modes, networking_config, (path, args));
+        let mut networking = networking_config;
+        let made = self.resolve_links(&mut host_config, &mut networking, name.as_str()).and_then(|()| {
+            self.make(&id, &name, &image, config, host_config, &modes, networking, (path, args))
+        });
         match made {
             Ok(container) => {
                 let record = container.record();

@@ -14,6 +14,10 @@ impl Inner {
     pub(crate) fn exec_process(&self, container: &Container, exec: &ExecConfig) -> Result<Process> {
         let record = container.record();
         let modes = Modes::parse(&record.host_config)?;
+        let own_name = record.name.as_str();
+        // One that went away meanwhile has nothing to tell any more.
+        let links = self.links(&record).unwrap_or_default();
+        let linked_env: Vec<String> = links.iter().flat_map(|link| link.environment(own_name)).collect();
         let input = SpecInput {
             id: &container.id,
             config: &record.config,
@@ -23,6 +27,7 @@ impl Inner {
             path: &record.path,
             args: &record.args,
             hostname: &record.config.hostname,
+            linked_env: &linked_env,
             user_namespace: &record.user_namespace,
             modes: &modes,
             joined: Joined::default(),

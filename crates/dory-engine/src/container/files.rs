@@ -11,6 +11,7 @@ use dory_net::{ExtraHost, Hosts, ResolvConf};
 use super::object::Container;
 use super::record::Record;
 use crate::engine::Inner;
+use crate::network::Link;
 use crate::spec::ETC_FILES;
 use crate::spec::namespace::{Mode, Modes};
 use crate::{EngineError, Result};
@@ -36,19 +37,21 @@ pub(super) fn write_etc_files(
     record: &Record,
     modes: &Modes,
     address: Option<IpAddr>,
+    links: &[Link],
 ) -> Result<EtcFiles> {
     if let Some(reference) = modes.network.container() {
         let directory = engine.registry.find(reference)?.directory.clone();
         return Ok(EtcFiles { directory });
     }
     let host = &record.host_config;
-    let extra: Vec<ExtraHost> = host
+    let mut extra: Vec<ExtraHost> = host
         .extra_hosts
         .iter()
         .map(|entry| {
             entry.parse().map_err(|error: dory_net::ExtraHostError| EngineError::invalid(error.to_string()))
         })
         .collect::<Result<_>>()?;
+    extra.extend(links.iter().map(Link::host));
     let gateway = engine.bridge.existing().and_then(|network| network.gateway()).map(IpAddr::V4);
     let hosts = Hosts {
         address,

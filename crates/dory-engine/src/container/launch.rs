@@ -155,6 +155,9 @@ impl Inner {
             .store
             .snapshot(&container.id)
             .ok_or_else(|| EngineError::internal("the container's files are gone"))?;
+        let links = self.links(&record)?;
+        let own_name = record.name.as_str();
+        let linked_env: Vec<String> = links.iter().flat_map(|link| link.environment(own_name)).collect();
         let endpoints = self.take_endpoints(&record)?;
         let address = endpoints.iter().find_map(|place| place.addresses.first().copied());
         let run = Run {
@@ -167,7 +170,7 @@ impl Inner {
         };
         container.update(|record| record.run = Some(run));
         make_runtime_directory(container)?;
-        let files = write_etc_files(self, container, &record, &modes, address)?;
+        let files = write_etc_files(self, container, &record, &modes, address, &links)?;
         let mut devices = devices(&record, self.options.privileged)?;
         let group = self.make_group(container, &record, &mut devices)?;
         container.update(|record| {
@@ -186,6 +189,7 @@ impl Inner {
             path: &record.path,
             args: &record.args,
             hostname: &record.config.hostname,
+            linked_env: &linked_env,
             user_namespace: &record.user_namespace,
             modes: &modes,
             joined,
@@ -213,6 +217,7 @@ impl Inner {
     fn run(self: &Arc<Self>, container: &Arc<Container>, spec: ContainerSpec) -> Result<Started, Failure> {
         remove_exit_record(container)?;
         let launcher = self.launcher()?;
+        let spec_shares_network = spec.namespaces.network != dory_runtime::spec::Namespace::New;
         let network = |namespace: BorrowedFd<'_>| self.connect_all(container, namespace);
         let mut early = Vec::new();
         let before_run = || early = connect_pending(container);
@@ -227,6 +232,9 @@ impl Inner {
             }
         }
         let record = container.record();
+        if spec_shares_network {
+            self.publish_connections(container);
+        }
         container.update(|record| {
             let state = &mut record.state;
             state.status = Status::Running;

@@ -225,11 +225,6 @@ fn conflicts(config: &ContainerConfig, host: &HostConfig, modes: &Modes) -> Resu
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
         ));
     }
-    if !host.links.is_empty() {
-        return Err(EngineError::not_implemented(
-            "legacy links (--link) are not supported: use a network and names",
-        ));
-    }
     Ok(())
 }
 

@@ -92,10 +92,15 @@ impl Inner {
         }
         let sockets = self.publish_ports(container)?;
         container.save()?;
-        for place in &places {
+        self.publish_connections(container);
+        Ok(sockets)
+    }
+
+    /// Publishes that a container is in its networks.
+    pub(crate) fn publish_connections(&self, container: &Container) {
+        for place in container.record().run.iter().flat_map(|run| &run.endpoints) {
             self.publish_network("connect", &place.network, Some(container));
         }
-        Ok(sockets)
     }
 
     /// Makes one endpoint.

@@ -15,6 +15,7 @@ mod attach;
 mod connect;
 mod create;
 mod details;
+mod links;
 mod list;
 mod names;
 mod object;
@@ -30,6 +31,7 @@ mod wishes;
 pub use details::{
     ConfigReference, NetworkContainer, NetworkCreate, NetworkDetails, NetworkIpam, NetworkIpamConfig,
 };
+pub(crate) use links::Link;
 pub(crate) use set::Networks;
 
 /// Names of the networks that every engine has.

@@ -44,6 +44,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) path: &'a str,
     pub(crate) args: &'a [String],
     pub(crate) hostname: &'a str,
+    /// Variables of the containers that it is linked to.
+    pub(crate) linked_env: &'a [String],
     pub(crate) user_namespace: &'a UserNamespace,
     pub(crate) modes: &'a Modes,
     /// The processes whose namespaces are joined.

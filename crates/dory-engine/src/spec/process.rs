@@ -14,18 +14,19 @@ use crate::config::{ContainerConfig, ExecConfig, HostConfig, Ulimit};
 /// What a process finds where neither the image nor the client says otherwise.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The environment of a process: Docker's own variables, then the configuration's, where `NAME` alone removes one.
+/// The environment of a process: Docker's own variables, those of linked containers, then the configuration's, where `NAME` alone removes one.
 pub(crate) fn environment(
     config: &ContainerConfig,
     hostname: &str,
     tty: bool,
+    linked: &[String],
     extra: &[String],
 ) -> Vec<String> {
     let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if tty {
         env.push("TERM=xterm".to_owned());
     }
-    for entry in config.env.iter().chain(extra) {
+    for entry in linked.iter().chain(config.env.iter()).chain(extra) {
         let name = entry.split('=').next().unwrap_or_default();
         let place = env.iter().position(|known| known.split('=').next() == Some(name));
         match (place, entry.contains('=')) {
@@ -45,7 +46,7 @@ pub(super) fn container(input: &SpecInput<'_>, security: &SecurityOptions) -> Re
     let args = std::iter::once(input.path.to_owned()).chain(input.args.iter().cloned()).collect();
     Ok(Process {
         args,
-        env: environment(config, input.hostname, config.tty, &[]),
+        env: environment(config, input.hostname, config.tty, input.linked_env, &[]),
         cwd: working_directory(&config.working_dir),
         user: config.user.clone(),
         additional_groups: host.group_add.to_vec(),
@@ -70,7 +71,7 @@ pub(crate) fn exec(input: &SpecInput<'_>, exec: &ExecConfig) -> Result<Process, 
     let unconfined = exec.privileged || input.host_config.privileged;
     Ok(Process {
         args: exec.cmd.to_vec(),
-        env: environment(config, input.hostname, exec.tty, &exec.env),
+        env: environment(config, input.hostname, exec.tty, input.linked_env, &exec.env),
         cwd: working_directory(if exec.working_dir.is_empty() {
             &config.working_dir
         } else {
@@ -148,7 +149,7 @@ mod tests {
     fn merges_environments() {
         let env: Vec<String> = ["A=1", "PATH=/bin", "HOSTNAME"].map(str::to_owned).into();
         let config = ContainerConfig { env: env.into(), ..ContainerConfig::default() };
-        let merged = environment(&config, "box", true, &["A=2".to_owned(), "B=3".to_owned()]);
+        let merged = environment(&config, "box", true, &[], &["A=2".to_owned(), "B=3".to_owned()]);
         assert_eq!(merged, ["PATH=/bin", "TERM=xterm", "A=2", "B=3"]);
     }
 

@@ -23,6 +23,7 @@ fn spec(host: &str) -> ContainerSpec {
         path: "sh",
         args: &[],
         hostname: "box",
+        linked_env: &[],
         user_namespace: &user,
         modes: &modes,
         joined: Joined::default(),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use dory_engine::{BridgeOptions, EngineConfig, IdRange, PrivilegedMode, RegistryConfig, SocketMount};
+use dory_engine::{
+    AddressPool, BridgeOptions, EngineConfig, IdRange, PrivilegedMode, RegistryConfig, SocketMount,
+};
 use serde::Deserialize;
 
 /// Where the file is looked for when none is named; there it may be missing.
@@ -63,6 +65,11 @@ pub struct Options {
     /// MTU of the default bridge [default: that of the outer interface].
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
+    /// Where networks' subnets are taken from: `base=10.20.0.0/16,size=24`; may be given several times [default: Docker's
+    /// pools].
+    #[arg(long = "default-address-pool", value_name = "POOL")]
+    #[serde(default, alias = "default-address-pool")]
+    pub default_address_pools: Vec<AddressPool>,
     /// Name servers of containers that name none [default: those of the surroundings].
     #[arg(long, value_name = "ADDRESS")]
     pub dns: Vec<IpAddr>,
@@ -175,6 +182,7 @@ impl Options {
             bridge: self.bridge.or(file.bridge),
             bip: self.bip.or(file.bip),
             mtu: self.mtu.or(file.mtu),
+            default_address_pools: list(self.default_address_pools, file.default_address_pools),
             dns: list(self.dns, file.dns),
             userns_range: self.userns_range.or(file.userns_range),
             cgroup_parent: self.cgroup_parent.or(file.cgroup_parent),
@@ -221,6 +229,7 @@ impl Options {
         config.find_parent_store();
         config.share_store = self.share_store;
         config.bridge = self.bridge();
+        config.address_pools.clone_from(&self.default_address_pools);
         config.dns.clone_from(&self.dns);
         config.userns_range = self.userns_range.as_deref().map(parse_range).transpose()?;
         config.labels.clone_from(&self.labels);
