@@ -25,6 +25,18 @@ json() { "$PYTHON" -c "import json, sys; v = json.load(sys.stdin); print($1)"; }
 # Prints the container's IPv4 address on the default bridge.
 address_of() { docker inspect --format '{{.NetworkSettings.IPAddress}}' "$1"; }
 
+# Prints the container's IPv4 address on a network: address_on NETWORK CONTAINER.
+address_on() { docker inspect --format "{{(index .NetworkSettings.Networks \"$1\").IPAddress}}" "$2"; }
+
+# Starts a web server that says "served" at /x: serve NAME [FLAG...].
+serve() { docker run -d --name "$1" "${@:2}" busybox sh -c 'mkdir -p /www; echo served >/www/x; exec httpd -f -p 80 -h /www' >/dev/null; }
+
+# Fetches a page from within a container, once: fetch CONTAINER URL.
+fetch() { docker exec "$1" timeout 5 wget -q -O - "$2"; }
+
+# Succeeds where a container does not get a page.
+unreachable() { ! fetch "$@" >/dev/null 2>&1; }
+
 # Prints the layer of a test image as a tar archive.
 layer_of() { tar --extract --to-stdout --file "$IMAGES/$1.tar" --wildcards '*/layer.tar'; }
 
@@ -41,4 +53,6 @@ cleanup() {
   [ -z "$left" ] || docker rm --force --volumes $left
   left=$(docker volume ls --quiet --filter "name=$C")
   [ -z "$left" ] || docker volume rm --force $left
+  left=$(docker network ls --quiet --filter "name=$C")
+  [ -z "$left" ] || docker network rm $left
 }

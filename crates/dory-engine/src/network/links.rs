@@ -49,7 +49,9 @@ impl Inner {
         if !is_predefined(&host.network_mode) && !host.links.is_empty() {
             let own = host.network_mode.clone();
             let wish = networking.endpoints_config.entry(own).or_default().get_or_insert_default();
-            let links = wish.links.iter().chain(&host.links).cloned().collect::<Vec<_>>();
+            // The docker command sends them in both places.
+            let mut links = wish.links.to_vec();
+            links.extend(host.links.iter().filter(|link| !wish.links.contains(link)).cloned());
             wish.links = GoSlice(Some(links));
             host.links = GoSlice::default();
             return Ok(());

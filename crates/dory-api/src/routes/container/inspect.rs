@@ -54,7 +54,8 @@ pub(super) async fn inspect(
 fn add_short_id(details: &mut ContainerDetails) {
     let short = details.id.short().to_owned();
     for (name, endpoint) in &mut details.network_settings.networks {
-        if !matches!(name.as_str(), "bridge" | "host" | "none") {
+        let ever = !endpoint.network_id.is_empty() || !endpoint.aliases.is_empty();
+        if ever && !matches!(name.as_str(), "bridge" | "host" | "none") {
             endpoint.aliases.0.get_or_insert_default().push(short.clone());
         }
     }
