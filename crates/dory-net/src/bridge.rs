@@ -524,7 +524,11 @@ fn make_bridge(
                 Some(mac) => mac,
                 None => MacAddress::random().map_err(|errno| failed(NetlinkError::Open(errno.into())))?,
             };
-            let requests = [route::create_bridge(name, mac, mtu), route::set_alias(name, mark)];
+            let requests = [
+                route::create_bridge(name, mac, mtu),
+                route::set_alias(name, mark),
+                route::set_mtu(name, mtu),
+            ];
             connection.request(&requests).map_err(failed)?;
             let link = route::link(connection, name).map_err(failed)?;
             link.ok_or_else(|| failed(NetlinkError::Malformed(format!("find the interface `{name}`"))))?.index

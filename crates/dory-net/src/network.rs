@@ -19,10 +19,6 @@ pub enum Driver {
     Host,
     /// Loopback only.
     Null,
-    /// A link of its own MAC address on a parent interface.
-    Macvlan,
-    /// A link on a parent interface, whose MAC address it shares.
-    Ipvlan,
 }
 
 impl Driver {
@@ -32,8 +28,6 @@ impl Driver {
             Self::Bridge => "bridge",
             Self::Host => "host",
             Self::Null => "null",
-            Self::Macvlan => "macvlan",
-            Self::Ipvlan => "ipvlan",
         }
     }
 }

@@ -163,6 +163,14 @@ pub(crate) struct VethPeer<'a> {
     pub(crate) netns: BorrowedFd<'a>,
 }
 
+/// Sets the size of the largest packet. A bridge whose size nobody sets takes that of its smallest port, and 1500 bytes
+/// without one; what it is created with does not count.
+pub(crate) fn set_mtu(name: &str, mtu: u32) -> Message {
+    let mut message = change_link(name, "set the MTU");
+    message.u32(IFLA_MTU, mtu);
+    message
+}
+
 /// Marks the interface `name` with `alias`.
 pub(crate) fn set_alias(name: &str, alias: &str) -> Message {
     let mut message = change_link(name, "set the alias");

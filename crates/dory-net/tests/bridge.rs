@@ -13,7 +13,10 @@ use common::{
     ENGINE, Lab, OUTSIDE, ask, config, container, container_in, endpoint_config, inside, json, namespace,
     ping, run, serve, subnet,
 };
-use dory_net::{BridgeNetwork, NetworkFact, configure_loopback};
+use dory_net::{
+    BridgeConfig, BridgeNetwork, NetworkFact, SubnetWish, configure_loopback, disconnect, set_default_routes,
+    sweep_bridges,
+};
 
 #[test]
 fn privileged_a_container_reaches_the_outside_masqueraded() {
@@ -303,5 +306,72 @@ fn privileged_connect_is_quick() {
             .collect();
         times.sort();
         println!("connect: median {:?}, best {:?}, worst {:?}", times[20], times[0], times[39]);
+    });
+}
+
+#[test]
+fn privileged_bridges_of_no_network_are_swept() {
+    let lab = Lab::new();
+    inside(&lab.engine, || {
+        let kept = BridgeNetwork::ensure(&config("one")).unwrap();
+        let other = BridgeConfig::new("cd".repeat(32).parse().unwrap(), "other", "br-other", "one");
+        let other = BridgeNetwork::ensure(&other).unwrap();
+        let container = container(&other);
+        let foreign = BridgeNetwork::ensure(&config("two")).unwrap();
+        let swept = sweep_bridges("one", std::slice::from_ref(&kept.network().id)).unwrap();
+        assert_eq!(swept, ["br-other"]);
+        let names: Vec<_> =
+            json("ip -j link").as_array().unwrap().iter().map(|it| it["ifname"].clone()).collect();
+        assert!(names.contains(&kept.network().bridge.clone().into()), "{names:?}");
+        assert!(names.contains(&foreign.network().bridge.clone().into()), "{names:?}");
+        assert!(!names.contains(&container.endpoint.host_interface.clone().into()), "{names:?}");
+        assert!(!run("nft list tables").contains("br-other"));
+    });
+}
+
+#[test]
+fn privileged_ipv6_has_neighbours_ports_and_a_way_out() {
+    let lab = Lab::new();
+    let (network, one, other) = inside(&lab.engine, || {
+        let config = BridgeConfig { subnets: vec![SubnetWish::ipv4(), SubnetWish::ipv6()], ..config("one") };
+        let network = BridgeNetwork::ensure(&config).unwrap();
+        let (one, other) = (container(&network), container(&network));
+        (network, one, other)
+    });
+    let place = network.network().ipv6().unwrap();
+    assert_eq!((place.subnet.prefix(), place.subnet.base().to_string().starts_with("fd")), (64, true));
+    let address = one.endpoint.ipv6.unwrap().address;
+    let _server = serve(&one.netns, address, 80, 2);
+    assert_eq!(ask(&other.netns, address, 80).unwrap(), other.endpoint.ipv6.unwrap().address.to_string());
+    assert!(ask(&lab.engine, address, 80).is_ok());
+    let route = inside(&one.netns, || run("ip -6 route show default"));
+    assert!(route.contains(&place.gateway.to_string()), "{route}");
+}
+
+#[test]
+fn privileged_a_running_container_changes_its_networks() {
+    let lab = Lab::new();
+    inside(&lab.engine, || {
+        let one = BridgeNetwork::ensure(&config("one")).unwrap();
+        let two = BridgeConfig::new("cd".repeat(32).parse().unwrap(), "two", "br-two", "one");
+        let two = BridgeNetwork::ensure(&two).unwrap();
+        let member = container(&one);
+        let wish = dory_net::EndpointConfig {
+            interface: "eth1".into(),
+            default_route: false,
+            ..endpoint_config(&two)
+        };
+        let second = two.connect(member.netns.as_fd(), &wish).unwrap();
+        let way = || inside(&member.netns, || run("ip route show default"));
+        assert!(way().contains("eth0"), "{}", way());
+        set_default_routes(member.netns.as_fd(), &[&second, &member.endpoint]).unwrap();
+        assert!(way().contains("eth1"), "{}", way());
+        disconnect(&second).unwrap();
+        disconnect(&second).unwrap();
+        assert_eq!(way(), "");
+        set_default_routes(member.netns.as_fd(), &[&member.endpoint]).unwrap();
+        assert!(way().contains("eth0"), "{}", way());
+        set_default_routes(member.netns.as_fd(), &[]).unwrap();
+        assert_eq!(way(), "");
     });
 }

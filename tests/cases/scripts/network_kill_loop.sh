@@ -24,8 +24,8 @@ beat() { docker exec "$name-client" cat /tmp/beat; }
 
 start
 docker load -q -i "$IMAGES/busybox.tar" >/dev/null
-docker network create "$name-one" >/dev/null
-docker network create "$name-two" >/dev/null
+one=$(docker network create "$name-one")
+two=$(docker network create "$name-two")
 docker run -d --name "$name-server" --network "$name-one" busybox sh -c 'cat /dev/zero | nc -l -p 9000' >/dev/null
 address=$(docker inspect -f "{{(index .NetworkSettings.Networks \"$name-one\").IPAddress}}" "$name-server")
 docker run -d --name "$name-client" --network "$name-one" busybox sh -c "until nc $address 9000 | while dd bs=65536 count=16 of=/dev/null 2>/dev/null; do date +%s%N >/tmp/beat; done; do sleep 0.1; [ ! -e /tmp/beat ] || { echo lost; exit 3; }; done" >/dev/null
@@ -59,6 +59,6 @@ alone() { [ "$(ours)" -le 1 ]; }
 await alone && echo "no interface is left"
 kill -TERM "$engine"; wait "$engine" || true
 start
-nsenter --net="$HOST_NETNS" -- nft list ruleset 2>/dev/null | grep -c '^table .* br-' || true
+nsenter --net="$HOST_NETNS" -- nft list tables 2>/dev/null | grep -cE "br-(${one:0:12}|${two:0:12})" || true
 await alone && echo "nor after a restart"
 kill -TERM "$engine"; wait "$engine" || true

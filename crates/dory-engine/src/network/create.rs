@@ -121,6 +121,9 @@ fn check(request: &NetworkCreate) -> Result<Driver> {
         driver @ ("host" | "null") => {
             forbidden(format!("only one instance of \"{driver}\" network is allowed"))
         }
+        driver @ ("macvlan" | "ipvlan" | "overlay") => {
+            Err(EngineError::not_implemented(format!("the network driver {driver} is not supported")))
+        }
         driver => Err(EngineError::not_found(format!("plugin \"{driver}\" not found"))),
     }
 }
