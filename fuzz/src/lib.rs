@@ -6,13 +6,13 @@
 
 mod create_body;
 mod image_reference;
-mod json_log;
+mod log_chain;
 mod query;
 mod stream_frames;
 
 pub use create_body::create_body;
 pub use image_reference::image_reference;
-pub use json_log::json_log;
+pub use log_chain::{json_log, local_log};
 pub use query::query;
 pub use stream_frames::stream_frames;
 
@@ -24,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("create_body", create_body),
     ("image_reference", image_reference),
     ("json_log", json_log),
+    ("local_log", local_log),
     ("query", query),
     ("stream_frames", stream_frames),
 ];

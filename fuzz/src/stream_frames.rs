@@ -9,10 +9,8 @@ pub fn stream_frames(input: &[u8]) {
     let pieces = decode(wire, usize::from(piece_length) + 1);
     assert_eq!(whole, pieces, "the payload depends on how the bytes arrive");
     if let Ok(payload) = whole {
-        let framed: Vec<u8> = payload
-            .iter()
-            .flat_map(|(stream, byte)| header(*stream, 1).into_iter().chain([*byte]))
-            .collect();
+        let framed: Vec<u8> =
+            payload.iter().flat_map(|(stream, byte)| header(*stream, 1).into_iter().chain([*byte])).collect();
         assert_eq!(framed.len(), payload.len() * (HEADER_LENGTH + 1));
         assert_eq!(decode(&framed, framed.len().max(1)), Ok(payload));
     }

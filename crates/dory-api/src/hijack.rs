@@ -43,10 +43,12 @@ impl StreamKind {
 }
 
 /// How the client asked for the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpgradeForm {
     /// `Upgrade: tcp`, answered with 101.
     Upgrade,
+    /// `Upgrade: websocket`, answered with 101 and this `Sec-WebSocket-Accept`.
+    WebSocket(String),
     /// No such header, answered with 200.
     Plain,
 }
@@ -83,7 +85,7 @@ impl Hijack {
     {
         let handover: Handover = Box::new(move |tunnel| Box::pin(handover(tunnel)));
         let mut response = match form {
-            UpgradeForm::Upgrade => StatusCode::SWITCHING_PROTOCOLS,
+            UpgradeForm::Upgrade | UpgradeForm::WebSocket(_) => StatusCode::SWITCHING_PROTOCOLS,
             UpgradeForm::Plain => StatusCode::OK,
         }
         .into_response();
@@ -104,15 +106,22 @@ impl Hijack {
     /// The response head, with the headers that every answer has.
     fn head(&self, headers: &HeaderMap) -> Vec<u8> {
         let mut head = Vec::with_capacity(512);
-        head.extend_from_slice(match self.form {
+        let content_type = self.kind.content_type();
+        head.extend_from_slice(match &self.form {
             UpgradeForm::Upgrade => {
                 b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n".as_slice()
             }
+            UpgradeForm::WebSocket(_) => {
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            }
             UpgradeForm::Plain => b"HTTP/1.1 200 OK\r\n",
         });
-        head.extend_from_slice(b"Content-Type: ");
-        head.extend_from_slice(self.kind.content_type().as_bytes());
-        head.extend_from_slice(b"\r\n");
+        match &self.form {
+            UpgradeForm::WebSocket(accept) => {
+                head.extend_from_slice(format!("Sec-WebSocket-Accept: {accept}\r\n").as_bytes());
+            }
+            _ => head.extend_from_slice(format!("Content-Type: {content_type}\r\n").as_bytes()),
+        }
         // axum has given the empty response a length.
         for (name, value) in headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH) {
             head.extend_from_slice(name.as_str().as_bytes());

@@ -30,6 +30,7 @@ mod server;
 mod socket;
 mod tunnel;
 mod version;
+mod websocket;
 
 pub use error::ApiError;
 pub use hijack::{Hijack, StreamKind, Tunnel, UpgradeForm};

@@ -59,7 +59,7 @@ impl Query {
     /// # Errors
     /// 400 with Go's message.
     pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
-        self.text(name).map(|text| parse_integer(text, "ParseInt")).transpose()
+        self.text(name).map(|text| parse_integer(text, "Atoi")).transpose()
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(query("t=").integer("t"), Ok(None));
         assert_eq!(
             query("t=x").integer("t").unwrap_err().message(),
-            "strconv.ParseInt: parsing \"x\": invalid syntax"
+            "strconv.Atoi: parsing \"x\": invalid syntax"
         );
         assert_eq!(query("n=a%2Fb+c").get("n"), Some("a/b c"));
         assert_eq!(query("n=1&n=2").all("n").collect::<Vec<_>>(), ["1", "2"]);

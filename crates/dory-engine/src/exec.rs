@@ -131,7 +131,7 @@ impl Engine {
     /// that the container's own user namespace would not confine.
     pub async fn create_exec(&self, reference: &str, config: ExecConfig) -> Result<ExecId> {
         let container = self.inner.registry.find(reference)?;
-        check_running(&container)?;
+        check_running(&container, reference)?;
         if config.cmd.is_empty() {
             return Err(EngineError::invalid("No exec command specified"));
         }
@@ -146,7 +146,7 @@ impl Engine {
             ));
         }
         let id = ExecId::from_bytes(random_bytes());
-        let command = config.cmd.join(" ");
+        let command = described(&config);
         let exec = Exec {
             id: id.clone(),
             container: Arc::clone(&container),
@@ -184,7 +184,7 @@ impl Engine {
     /// executed.
     pub async fn start_exec(&self, id: &str, start: ExecStartConfig) -> Result<Option<ExecStream>> {
         let exec = self.exec(id)?;
-        check_running(&exec.container)?;
+        check_running(&exec.container, exec.container.id.as_str())?;
         let first = exec.update(|state| !std::mem::replace(&mut state.started, true));
         if !first {
             let running = exec.state().running;
@@ -193,7 +193,7 @@ impl Engine {
                 false => format!("Error: Exec command {id} has already run"),
             }));
         }
-        let command = exec.config.cmd.join(" ");
+        let command = described(&exec.config);
         self.publish_exec(&exec.container, &format!("exec_start: {command}"), &exec.id);
         let (inner, target) = (Arc::clone(&self.inner), Arc::clone(&exec));
         let started = blocking(move || {
@@ -321,12 +321,19 @@ impl Engine {
     }
 }
 
-fn check_running(container: &Container) -> Result<()> {
+/// The command as dockerd's events have it: program, blank, arguments.
+fn described(config: &ExecConfig) -> String {
+    let (program, arguments) =
+        config.cmd.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    format!("{program} {}", arguments.join(" "))
+}
+
+/// `reference` is what the caller said, as dockerd gives it back.
+fn check_running(container: &Container, reference: &str) -> Result<()> {
     let record = container.record();
     if record.state.paused {
         return Err(EngineError::conflict(format!(
-            "Container {} is paused, unpause the container before exec",
-            container.id
+            "Container {reference} is paused, unpause the container before exec"
         )));
     }
     if record.state.restarting {

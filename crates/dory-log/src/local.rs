@@ -62,6 +62,15 @@ pub(crate) fn find(bytes: &[u8]) -> Found {
     }
 }
 
+/// Bytes of a record that say whether it is one, together with its tail.
+pub(crate) const START: usize = HEAD + FIXED;
+
+/// Whether `start` and `tail` are those of one whole record.
+pub(crate) fn belong_together(start: &[u8; START], tail: [u8; HEAD]) -> bool {
+    let record = [&start[..], &tail].concat();
+    start.starts_with(&tail) && parse(&record).is_some()
+}
+
 /// The parts of a whole record; `None` where it is damaged.
 pub(crate) fn parse(record: &[u8]) -> Option<(Stream, Timestamp, LineText<'_>)> {
     let body = record.get(HEAD..record.len().checked_sub(HEAD)?)?;

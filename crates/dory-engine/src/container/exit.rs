@@ -44,9 +44,7 @@ impl Engine {
         if self.inner.is_ending() {
             return;
         }
-        if let Some(health) = container.live().health.take() {
-            health.abort();
-        }
+        self.end_health_checks(container);
         let (inner, target) = (Arc::clone(&self.inner), Arc::clone(container));
         let released = blocking(move || {
             let exit = exit.unwrap_or_else(|| stored_exit(&target));
@@ -214,10 +212,6 @@ fn end(record: &mut Record, exit: &ExitRecord, restarts: bool) {
     state.exit_code = exit.exit_code;
     state.oom_killed = exit.oom_killed;
     state.finished_at = timestamp(exit.finished_at);
-    // What a stopped container last said of its health no longer holds.
-    if let Some(health) = &mut state.health {
-        "unhealthy".clone_into(&mut health.status);
-    }
     record.run = None;
 }
 

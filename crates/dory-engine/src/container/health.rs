@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dory_log::{FrameDecoder, HEADER_LENGTH};
-use dory_types::Timestamp;
+use dory_types::{GoDuration, Timestamp};
 use tokio::io::AsyncReadExt;
 
 use super::object::Container;
 use super::record::Record;
-use super::state::{Health, HealthProbe};
+use super::state::{ContainerState, Health, HealthProbe};
 use crate::config::{ContainerConfig, ExecConfig, ExecStartConfig, HealthConfig, StrSlice};
 use crate::engine::{Engine, blocking};
 use crate::exec::ExecStream;
@@ -53,9 +53,12 @@ fn time(nanoseconds: i64, default: Duration) -> Duration {
 }
 
 impl Engine {
-    /// Begins the checks of a container that has just started, or that was found running.
+    /// Begins the checks of a container that has just started or was thawed, or that was found running.
     pub(crate) fn begin_health_checks(&self, container: &Arc<Container>) {
         let record = container.record();
+        if record.state.paused {
+            return;
+        }
         let (Some(command), Some(check)) = (command(&record.config), record.config.healthcheck.clone())
         else {
             return;
@@ -74,9 +77,22 @@ impl Engine {
         }
     }
 
+    /// Ends the checks of a container that is frozen or has ended: what it last said of its health no longer holds (moby
+    /// `Health.CloseMonitorChannel`).
+    pub(crate) fn end_health_checks(&self, container: &Container) {
+        if let Some(health) = container.live().health.take() {
+            health.abort();
+        }
+        container.update(|record| {
+            if let Some(health) = &mut record.state.health {
+                "unhealthy".clone_into(&mut health.status);
+            }
+        });
+    }
+
     async fn check_for_ever(&self, container: &Arc<Container>, command: &[String], check: &HealthConfig) {
         loop {
-            tokio::time::sleep(next_wait(&container.record(), check)).await;
+            tokio::time::sleep(next_wait(&container.record().state, check)).await;
             let record = container.record();
             if !record.runs() || self.inner.is_ending() {
                 return;
@@ -111,16 +127,16 @@ impl Engine {
         };
         let id = self.create_exec(container.id.as_str(), config).await?;
         let stream = self.start_exec(id.as_str(), ExecStartConfig::default()).await?;
-        let mut output = Vec::new();
+        let mut output = ProbeOutput::default();
         if tokio::time::timeout(limit, read_output(stream, &mut output)).await.is_err() {
             let target = Arc::clone(container);
             let killed = blocking(move || Ok(target.shim().signal(Some(id), Signal::KILL.0))).await?;
             if let Err(error) = killed {
                 tracing::debug!(container.id = %container.id, %error, "A health check ended by itself");
             }
-            return Ok((-1, format!("Health check exceeded timeout ({limit:?})")));
+            return Ok((-1, timeout_message(limit, &output.into_text())));
         }
-        let text = String::from_utf8_lossy(&output).into_owned();
+        let text = output.into_text();
         let exit_code = async {
             loop {
                 if let Some(code) = self.inspect_exec(id.as_str()).await?.exit_code {
@@ -147,8 +163,39 @@ impl Engine {
     }
 }
 
+/// The beginning of what a check prints.
+#[derive(Debug, Default)]
+struct ProbeOutput {
+    bytes: Vec<u8>,
+    is_cut: bool,
+}
+
+impl ProbeOutput {
+    fn take(&mut self, piece: &[u8]) {
+        let room = OUTPUT.saturating_sub(self.bytes.len());
+        self.is_cut |= piece.len() > room;
+        self.bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
+    fn into_text(self) -> String {
+        let mut text = String::from_utf8_lossy(&self.bytes).into_owned();
+        if self.is_cut {
+            text.push_str("...");
+        }
+        text
+    }
+}
+
+fn timeout_message(limit: Duration, output: &str) -> String {
+    let limit = GoDuration(i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX));
+    match output {
+        "" => format!("Health check exceeded timeout ({limit})"),
+        output => format!("Health check exceeded timeout ({limit}): {output}"),
+    }
+}
+
 /// Reads the process's output to its end, and keeps its beginning.
-async fn read_output(stream: Option<ExecStream>, output: &mut Vec<u8>) {
+async fn read_output(stream: Option<ExecStream>, output: &mut ProbeOutput) {
     let Some(ExecStream { mut stream, .. }) = stream else { return };
     let mut decoder = FrameDecoder::default();
     let mut buffer = vec![0; HEADER_LENGTH + OUTPUT];
@@ -158,30 +205,33 @@ async fn read_output(stream: Option<ExecStream>, output: &mut Vec<u8>) {
         let mut input = &buffer[..count];
         // What is no frame is no output.
         while let Ok(Some((_, piece))) = decoder.next(&mut input) {
-            let room = OUTPUT.saturating_sub(output.len());
-            output.extend_from_slice(&piece[..piece.len().min(room)]);
+            output.take(piece);
         }
     }
 }
 
 /// True while failures do not count yet.
-fn is_starting(record: &Record, check: &HealthConfig) -> bool {
-    let lived = Timestamp::now().since(record.state.started_at);
-    record.state.health.as_ref().is_some_and(|health| health.status == "starting")
+fn is_starting(state: &ContainerState, check: &HealthConfig) -> bool {
+    let lived = Timestamp::now().since(state.started_at);
+    state.health.as_ref().is_some_and(|health| health.status == "starting")
         && lived < time(check.start_period, Duration::ZERO)
 }
 
-fn next_wait(record: &Record, check: &HealthConfig) -> Duration {
-    if is_starting(record, check) {
-        time(check.start_interval, START_INTERVAL)
-    } else {
-        time(check.interval, INTERVAL)
+fn next_wait(state: &ContainerState, check: &HealthConfig) -> Duration {
+    let interval = time(check.interval, INTERVAL);
+    if !is_starting(state, check) {
+        return interval;
     }
+    let lived = Timestamp::now().since(state.started_at);
+    let left = time(check.start_period, Duration::ZERO).saturating_sub(lived);
+    // A long start interval (its default is one, beside a short start period) puts no check off beyond an interval after
+    // the period's end (moby issue 46747).
+    time(check.start_interval, START_INTERVAL).min(left + interval)
 }
 
 /// Takes a result in; the new status where it has changed.
 fn judge(record: &mut Record, probe: HealthProbe, check: &HealthConfig) -> Option<String> {
-    let starting = is_starting(record, check);
+    let starting = is_starting(&record.state, check);
     let health = record.state.health.as_mut()?;
     let before = health.status.clone();
     if probe.exit_code == 0 {
@@ -218,6 +268,34 @@ mod tests {
             assert_eq!(command(&config(none)), None);
         }
         assert_eq!(command(&ContainerConfig::default()), None);
+    }
+
+    #[test]
+    fn keeps_the_beginning_of_the_output() {
+        let mut output = ProbeOutput::default();
+        output.take(&[b'x'; OUTPUT - 1]);
+        output.take(b"yz");
+        let text = output.into_text();
+        assert!(text.ends_with("xy...") && text.len() == OUTPUT + 3);
+        let message = timeout_message(Duration::from_millis(90_500), "out");
+        assert_eq!(message, "Health check exceeded timeout (1m30.5s): out");
+    }
+
+    #[test]
+    fn a_long_start_interval_ends_soon_after_the_start_period() {
+        let check = HealthConfig {
+            interval: 2_000_000_000,
+            start_period: 60_000_000_000,
+            start_interval: 3600_000_000_000,
+            ..HealthConfig::default()
+        };
+        let state = ContainerState {
+            started_at: Timestamp::now(),
+            health: Some(Health { status: "starting".to_owned(), ..Health::default() }),
+            ..ContainerState::default()
+        };
+        let wait = next_wait(&state, &check);
+        assert!(wait > Duration::from_secs(55) && wait <= Duration::from_secs(62), "{wait:?}");
     }
 
     #[test]

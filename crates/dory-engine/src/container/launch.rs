@@ -246,7 +246,11 @@ impl Inner {
             state.exit_code = 0;
             state.error.clear();
             state.started_at = Timestamp::now();
-            state.health = None;
+            // The results of earlier runs stay, as dockerd keeps them.
+            if let Some(health) = &mut state.health {
+                "starting".clone_into(&mut health.status);
+                health.failing_streak = 0;
+            }
             if let Some(run) = &mut record.run {
                 run.facts.extend(started.facts.iter().cloned());
             }

@@ -228,6 +228,10 @@ impl Engine {
             target.save()
         })
         .await?;
+        match paused {
+            true => self.end_health_checks(container),
+            false => self.begin_health_checks(container),
+        }
         self.publish(container, if paused { "pause" } else { "unpause" });
         Ok(())
     }

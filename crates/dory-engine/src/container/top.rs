@@ -75,7 +75,8 @@ struct Process {
     pid: i32,
     parent: i32,
     user: String,
-    state: char,
+    /// The letter of its state, and the marks of ps(1) for sessions, threads and niceness.
+    state: String,
     terminal: String,
     /// In ticks: used, and the start since boot.
     used: u64,
@@ -113,7 +114,7 @@ impl Process {
             pid,
             parent: fields.get(1)?.parse().ok()?,
             user: users.get(&uid).cloned().unwrap_or_else(|| uid.to_string()),
-            state: fields.first()?.chars().next()?,
+            state: state(pid, &fields)?,
             terminal: terminal(number(4)?),
             used: number(11)? + number(12)?,
             start: number(19)?,
@@ -132,10 +133,11 @@ impl Process {
         }
     }
 
-    /// The clock time at which it began, in UTC.
+    /// When it began, as ps(1) shows it, in UTC: the clock time, on another day the date, in another year the year.
     fn began(&self, boot: u64) -> String {
         let seconds = i64::try_from(boot + self.start / TICKS).unwrap_or(0);
-        Timestamp::from_unix(seconds, 0).map_or_else(String::new, |time| time.to_string()[11..16].to_owned())
+        Timestamp::from_unix(seconds, 0)
+            .map_or_else(String::new, |time| started(&time.to_string(), &Timestamp::now().to_string()))
     }
 
     /// Percent of a processor over its life.
@@ -145,6 +147,43 @@ impl Process {
         let lived = now.saturating_sub(began).as_secs().max(1);
         self.used / TICKS * 100 / lived
     }
+}
+
+/// The short form of `began`, seen from `now`, both in RFC 3339.
+fn started(began: &str, now: &str) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let part = |range: std::ops::Range<usize>| began.get(range).unwrap_or_default();
+    if began.get(..10) == now.get(..10) {
+        return part(11..16).to_owned();
+    }
+    if began.get(..4) != now.get(..4) {
+        return part(0..4).to_owned();
+    }
+    let month = part(5..7).parse::<usize>().ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)));
+    format!("{}{}", month.copied().unwrap_or_default(), part(8..10))
+}
+
+/// What ps(1) shows as `STAT`; `fields` are those of proc_pid_stat(5) from the third one on.
+fn state(pid: i32, fields: &[&str]) -> Option<String> {
+    let number = |index: usize| fields.get(index).and_then(|field| field.trim().parse::<i64>().ok());
+    let mut state = (*fields.first()?).to_owned();
+    match number(16)? {
+        nice if nice < 0 => state.push('<'),
+        nice if nice > 0 => state.push('N'),
+        _ => {}
+    }
+    let (group, session, foreground, threads) = (number(2)?, number(3)?, number(5)?, number(17)?);
+    if session == i64::from(pid) {
+        state.push('s');
+    }
+    if threads > 1 {
+        state.push('l');
+    }
+    if foreground == group {
+        state.push('+');
+    }
+    Some(state)
 }
 
 /// A value of a status file in units of 1,024 bytes; a kernel thread has none.
@@ -228,7 +267,7 @@ fn user_table(pids: &[i32]) -> TopTable {
             (process.virtual_size >> 10).to_string(),
             (process.resident >> 10).to_string(),
             process.terminal.clone(),
-            process.state.to_string(),
+            process.state.clone(),
             process.began(boot),
             process.time(false),
             process.command.clone(),
@@ -264,7 +303,7 @@ fn parse_ps(output: &str, pids: &[i32]) -> Result<TopTable> {
     let column = titles
         .iter()
         .position(|title| title == "PID")
-        .ok_or_else(|| EngineError::invalid("couldn't find PID field in ps output"))?;
+        .ok_or_else(|| EngineError::invalid("Couldn't find PID field in ps output"))?;
     let mut processes = Vec::new();
     for line in lines {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -294,6 +333,25 @@ mod tests {
             assert_eq!(table.processes[0][1], pid.to_string());
         }
         assert!(full_table(&[]).processes.is_empty());
+    }
+
+    #[test]
+    fn speaks_as_ps() {
+        for (began, expected) in [
+            ("2026-11-23T17:31:02Z", "17:31"),
+            ("2026-11-05T17:31:02Z", "Nov05"),
+            ("2025-11-23T17:31:02Z", "2025"),
+        ] {
+            assert_eq!(started(began, "2026-11-23T18:00:00Z"), expected);
+        }
+        let fields = |text: &'static str| text.split(' ').collect::<Vec<_>>();
+        for (stat, expected) in [
+            ("S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0", "Ss"),
+            ("R 1 9 7 34816 9 0 0 0 0 0 0 0 0 0 20 5 3 0", "RNl+"),
+            ("D 1 9 8 0 -1 0 0 0 0 0 0 0 0 0 20 -5 1 0", "D<"),
+        ] {
+            assert_eq!(state(7, &fields(stat)).unwrap(), expected, "{stat}");
+        }
     }
 
     #[test]

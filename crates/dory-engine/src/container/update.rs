@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dory_cgroup::{Controller, Hierarchies, Mode};
 
-use super::validate;
+use super::validate::{self, Purpose};
 use crate::config::{HostConfig, UpdateConfig};
 use crate::engine::{Engine, Inner, blocking};
 use crate::spec::resources;
@@ -19,25 +19,26 @@ impl Engine {
     pub async fn update_container(&self, reference: &str, update: UpdateConfig) -> Result<Vec<String>> {
         let container = self.inner.registry.find(reference)?;
         let _lifecycle = container.lifecycle.lock().await;
-        if container.live().removed || container.record().state.dead {
-            return Err(EngineError::conflict(format!(
-                "Cannot update container {}: Container is marked for removal and cannot be \"update\".",
-                container.id
-            )));
-        }
         let (inner, target) = (Arc::clone(&self.inner), Arc::clone(&container));
         let warnings = blocking(move || {
-            let record = target.record();
-            let mut host = merge(&record.host_config, &update);
             validate::restart_policy(&update.restart_policy, false)?;
-            if host.auto_remove && !matches!(update.restart_policy.name.as_str(), "" | "no") {
-                return Err(EngineError::conflict(
-                    "Restart policy cannot be updated because AutoRemove is enabled for the container",
-                ));
+            // Only what the update brings is checked by itself, as dockerd does.
+            let mut changes = changes(&update);
+            let warnings = validate::resources(&mut changes, &inner, Purpose::Update)?;
+            let record = target.record();
+            let cannot = |error: EngineError| {
+                let message = format!("Cannot update container {}: {}", target.id, error.message());
+                EngineError::new(error.kind(), message).caused_by(error)
+            };
+            if target.live().removed || record.state.dead {
+                return Err(cannot(EngineError::conflict(
+                    "Container is marked for removal and cannot be \"update\".",
+                )));
             }
-            let warnings = validate::resources(&mut host, &inner)?;
+            conflicts(&record.host_config, &changes).map_err(cannot)?;
+            let host = merge(&record.host_config, &changes);
             if let Some(run) = record.present_run() {
-                apply(&run.group, &record.host_config, &host)?;
+                apply(&run.group, &record.host_config, &host, changes.pids_limit).map_err(cannot)?;
             }
             target.update(|record| record.host_config = Arc::new(host));
             target.save()?;
@@ -49,43 +50,92 @@ impl Engine {
     }
 }
 
+/// The update as a configuration: zero and empty fields change nothing.
+fn changes(update: &UpdateConfig) -> HostConfig {
+    HostConfig {
+        cpu_shares: update.cpu_shares,
+        memory: update.memory,
+        nano_cpus: update.nano_cpus,
+        blkio_weight: update.blkio_weight,
+        cpu_period: update.cpu_period,
+        cpu_quota: update.cpu_quota,
+        cpuset_cpus: update.cpuset_cpus.clone(),
+        cpuset_mems: update.cpuset_mems.clone(),
+        memory_reservation: update.memory_reservation,
+        memory_swap: update.memory_swap,
+        // Every way to say "unlimited" is kept as zero.
+        pids_limit: update.pids_limit.map(|limit| limit.max(0)),
+        restart_policy: update.restart_policy.clone(),
+        ..HostConfig::default()
+    }
+}
+
+/// What an update cannot bring to a container that has something else already (moby `Container.UpdateContainer`).
+fn conflicts(old: &HostConfig, changes: &HostConfig) -> Result<()> {
+    let already = |changed: &str, set: &str| {
+        format!("Conflicting options: {changed} cannot be updated as {set} has already been set")
+    };
+    let refusal = if changes.nano_cpus > 0 && old.cpu_period > 0 {
+        already("Nano CPUs", "CPU Period")
+    } else if changes.nano_cpus > 0 && old.cpu_quota > 0 {
+        already("Nano CPUs", "CPU Quota")
+    } else if changes.cpu_period > 0 && old.nano_cpus > 0 {
+        already("CPU Period", "NanoCPUs")
+    } else if changes.cpu_quota > 0 && old.nano_cpus > 0 {
+        already("CPU Quota", "NanoCPUs")
+    } else if changes.memory > old.memory_swap && old.memory_swap != -1 && changes.memory_swap == 0 {
+        "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+            .to_owned()
+    } else if old.auto_remove && !matches!(changes.restart_policy.name.as_str(), "" | "no") {
+        "Restart policy cannot be updated because AutoRemove is enabled for the container".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::conflict(refusal))
+}
+
 /// The configuration after the update.
-fn merge(old: &HostConfig, update: &UpdateConfig) -> HostConfig {
+fn merge(old: &HostConfig, changes: &HostConfig) -> HostConfig {
     let mut host = old.clone();
     let set = |own: &mut i64, new: i64| {
         if new != 0 {
             *own = new;
         }
     };
-    set(&mut host.cpu_shares, update.cpu_shares);
-    set(&mut host.memory, update.memory);
-    set(&mut host.nano_cpus, update.nano_cpus);
-    set(&mut host.cpu_period, update.cpu_period);
-    set(&mut host.cpu_quota, update.cpu_quota);
-    set(&mut host.memory_reservation, update.memory_reservation);
-    set(&mut host.memory_swap, update.memory_swap);
-    if update.blkio_weight != 0 {
-        host.blkio_weight = update.blkio_weight;
+    set(&mut host.cpu_shares, changes.cpu_shares);
+    set(&mut host.memory, changes.memory);
+    set(&mut host.nano_cpus, changes.nano_cpus);
+    set(&mut host.cpu_period, changes.cpu_period);
+    set(&mut host.cpu_quota, changes.cpu_quota);
+    set(&mut host.memory_reservation, changes.memory_reservation);
+    set(&mut host.memory_swap, changes.memory_swap);
+    if changes.blkio_weight != 0 {
+        host.blkio_weight = changes.blkio_weight;
     }
     for (own, new) in
-        [(&mut host.cpuset_cpus, &update.cpuset_cpus), (&mut host.cpuset_mems, &update.cpuset_mems)]
+        [(&mut host.cpuset_cpus, &changes.cpuset_cpus), (&mut host.cpuset_mems, &changes.cpuset_mems)]
     {
         if !new.is_empty() {
             own.clone_from(new);
         }
     }
-    if update.pids_limit.is_some() {
-        host.pids_limit = update.pids_limit;
+    if changes.pids_limit.is_some() {
+        host.pids_limit = changes.pids_limit;
     }
-    if !update.restart_policy.name.is_empty() {
-        host.restart_policy = update.restart_policy.clone();
+    if !changes.restart_policy.name.is_empty() {
+        host.restart_policy = changes.restart_policy.clone();
     }
     host
 }
 
-/// Puts the changed limits into force; the first refusal is the error.
-fn apply(group: &dory_cgroup::Group, old: &HostConfig, new: &HostConfig) -> Result<()> {
-    let wanted = resources::resources(new)?;
+/// Puts the changed limits into force; the first refusal is the error. `pids_limit` is the update's own.
+fn apply(
+    group: &dory_cgroup::Group,
+    old: &HostConfig,
+    new: &HostConfig,
+    pids_limit: Option<i64>,
+) -> Result<()> {
+    let mut wanted = resources::resources(new)?;
     if resources::resources(old)? == wanted {
         return Ok(());
     }
@@ -93,6 +143,10 @@ fn apply(group: &dory_cgroup::Group, old: &HostConfig, new: &HostConfig) -> Resu
         return Err(EngineError::internal(
             "the container has no control group whose limits could be changed",
         ));
+    }
+    if pids_limit == Some(0) {
+        // To lift a limit is more than to ask for none.
+        wanted.pids_limit = Some(-1);
     }
     match group.update(&wanted).into_iter().find(|refusal| refusal.requested) {
         Some(refusal) => {
@@ -180,11 +234,30 @@ mod tests {
         let old = HostConfig { memory: 100 << 20, cpu_shares: 5, ..HostConfig::default() };
         let update = UpdateConfig {
             cpu_shares: 7,
+            pids_limit: Some(-1),
             restart_policy: RestartPolicy { name: "always".into(), ..RestartPolicy::default() },
             ..UpdateConfig::default()
         };
-        let new = merge(&old, &update);
+        let new = merge(&old, &changes(&update));
         assert_eq!((new.memory, new.cpu_shares, new.restart_policy.name.as_str()), (100 << 20, 7, "always"));
-        assert_eq!(merge(&old, &UpdateConfig::default()), old);
+        assert_eq!(new.pids_limit, Some(0));
+        assert_eq!(merge(&old, &changes(&UpdateConfig::default())), old);
+    }
+
+    #[test]
+    fn refuses_what_the_container_has_otherwise() {
+        let old = HostConfig { nano_cpus: 1, auto_remove: true, memory_swap: 100, ..HostConfig::default() };
+        let refused =
+            |changes: HostConfig| conflicts(&old, &changes).map_err(|error| error.message().to_owned());
+        assert_eq!(refused(HostConfig::default()), Ok(()));
+        assert_eq!(refused(HostConfig { memory: 100, ..HostConfig::default() }), Ok(()));
+        let policy = RestartPolicy { name: "always".into(), ..RestartPolicy::default() };
+        for (changes, beginning) in [
+            (HostConfig { cpu_quota: 1, ..HostConfig::default() }, "Conflicting options: CPU Quota"),
+            (HostConfig { memory: 101, ..HostConfig::default() }, "Memory limit should be smaller"),
+            (HostConfig { restart_policy: policy, ..HostConfig::default() }, "Restart policy cannot"),
+        ] {
+            assert!(refused(changes).unwrap_err().starts_with(beginning), "{beginning}");
+        }
     }
 }

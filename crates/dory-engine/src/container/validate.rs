@@ -37,7 +37,7 @@ pub(crate) fn validate(
     engine: &Inner,
 ) -> Result<Vec<String>> {
     check(config, host)?;
-    resources(host, engine)
+    resources(host, engine, Purpose::Create)
 }
 
 /// Checks what depends on the request alone.
@@ -261,8 +261,17 @@ pub(crate) fn foreign(config: &ContainerConfig, host: &HostConfig) -> Result<()>
     Ok(())
 }
 
+/// What limits are checked for: an update brings only what it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A new container.
+    Create,
+    /// One that is there.
+    Update,
+}
+
 /// moby `verifyPlatformContainerResources`.
-pub(crate) fn resources(host: &mut HostConfig, engine: &Inner) -> Result<Vec<String>> {
+pub(crate) fn resources(host: &mut HostConfig, engine: &Inner, purpose: Purpose) -> Result<Vec<String>> {
     let invalid = |text: &str| Err(EngineError::invalid(text));
     let mut warnings = Vec::new();
     if host.memory != 0 && host.memory < MEMORY_MIN {
@@ -271,7 +280,7 @@ pub(crate) fn resources(host: &mut HostConfig, engine: &Inner) -> Result<Vec<Str
     if host.memory > 0 && host.memory_swap > 0 && host.memory_swap < host.memory {
         return invalid("Minimum memoryswap limit should be larger than memory limit, see usage");
     }
-    if host.memory == 0 && host.memory_swap > 0 {
+    if host.memory == 0 && host.memory_swap > 0 && purpose == Purpose::Create {
         return invalid("You should always set the Memory limit when using Memoryswap limit, see usage");
     }
     if let Some(swappiness) = host.memory_swappiness

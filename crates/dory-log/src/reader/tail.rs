@@ -8,7 +8,7 @@ use rustix::io::pread;
 
 use crate::config::LogFormat;
 use crate::frames::BLOCK;
-use crate::local::{self, HEAD};
+use crate::local::{self, HEAD, START};
 
 /// The offset at which the last `count` records of `file` begin, and how many there are; `None` where damage hides that.
 pub(super) fn start_of_last(
@@ -57,8 +57,8 @@ fn start_of_last_records(file: BorrowedFd<'_>, count: u64) -> io::Result<Option<
         }
         let start = local::record_length(tail).and_then(|length| place.checked_sub(length as u64));
         let Some(start) = start else { return Ok(None) };
-        let mut head = [0; HEAD];
-        if pread(file, &mut head, start)? < HEAD || head != tail {
+        let mut beginning = [0; START];
+        if pread(file, &mut beginning, start)? < START || !local::belong_together(&beginning, tail) {
             return Ok(None);
         }
         place = start;

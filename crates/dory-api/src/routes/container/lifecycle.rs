@@ -15,7 +15,8 @@ use crate::query::Query;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct UpdateResponse {
-    warnings: Vec<String>,
+    /// `null` where there are none, as with dockerd.
+    warnings: Option<Vec<String>>,
 }
 
 /// Longest body of a start that is no configuration: `null` and `{}` with spaces, as dockerd counts.
@@ -120,6 +121,7 @@ pub(super) async fn update(
     Json(update): Json<UpdateConfig>,
 ) -> Result<Json<UpdateResponse>, ApiError> {
     let warnings = engine.update_container(&id, update).await?;
+    let warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     Ok(Json(UpdateResponse { warnings }))
 }
 

@@ -12,10 +12,8 @@ mod stats;
 mod wait;
 
 use axum::Router;
-use axum::routing::{MethodRouter, delete, get, on, post};
+use axum::routing::{delete, get, post};
 use dory_engine::Engine;
-
-use crate::error::ApiError;
 
 /// The routes.
 pub(super) fn routes() -> Router<Engine> {
@@ -29,6 +27,7 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/containers/{id}/logs", get(logs::logs))
         .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/attach/ws", get(attach::attach_by_websocket))
         .route("/containers/{id}/wait", post(wait::wait))
         .route("/containers/{id}/start", post(lifecycle::start))
         .route("/containers/{id}/stop", post(lifecycle::stop))
@@ -43,16 +42,4 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/containers/{id}/changes", get(archive::changes))
         .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}/archive", get(archive::read).head(archive::stat).put(archive::write))
-        .merge(unsupported())
-}
-
-/// What the engine does not do for containers.
-fn unsupported() -> Router<Engine> {
-    Router::new().route("/containers/{id}/attach/ws", refuse("attaching by WebSocket"))
-}
-
-fn refuse(what: &'static str) -> MethodRouter<Engine> {
-    use axum::routing::MethodFilter;
-    let methods = MethodFilter::GET.or(MethodFilter::PUT).or(MethodFilter::HEAD);
-    on(methods, async move || ApiError::not_supported(what))
 }
