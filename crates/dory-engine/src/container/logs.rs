@@ -71,9 +71,10 @@ impl Reading {
         };
         let mut reader =
             LogReader::open(directory.as_fd(), LOG_NAME, self.format, self.read_options()).map_err(failed)?;
+        let run = self.present_run();
         loop {
             // Looked at before the reading: what was written before the end is read after it.
-            let ended = !self.container.record().state.running || self.container.live().removed;
+            let ended = run.is_none() || self.present_run() != run || self.container.live().removed;
             loop {
                 match reader.next().map_err(failed)? {
                     ReadOutcome::Record(record) => append(&mut self.chunk, &record, &self.options, self.tty),
@@ -95,6 +96,12 @@ impl Reading {
                 return Ok(());
             }
         }
+    }
+
+    /// When the present run began: with it ends what is followed, whether or not another run comes, as with dockerd.
+    fn present_run(&self) -> Option<dory_types::Timestamp> {
+        let record = self.container.record();
+        record.runs().then_some(record.state.started_at)
     }
 
     fn open_directory(&self) -> Result<OwnedFd> {
