@@ -258,10 +258,18 @@ fn blkio_stats(usage: &Usage) -> BlkioStats {
         Some(counters.iter().map(entry).collect())
     };
     let Some(block_io) = &usage.block_io else { return BlkioStats::default() };
+    // Times of single processors are v1's; there the lists that the kernel fills no more are empty instead of missing.
+    let of_v1 = usage.cpu.as_ref().is_some_and(|cpu| !cpu.per_cpu.is_empty());
+    let unused = || of_v1.then(Vec::new);
     BlkioStats {
         io_service_bytes_recursive: entries(&block_io.bytes),
         io_serviced_recursive: entries(&block_io.operations),
-        ..BlkioStats::default()
+        io_queue_recursive: unused(),
+        io_service_time_recursive: unused(),
+        io_wait_time_recursive: unused(),
+        io_merged_recursive: unused(),
+        io_time_recursive: unused(),
+        sectors_recursive: unused(),
     }
 }
 
