@@ -1,6 +1,6 @@
 //! The engine: what it owns, how it opens and how it ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -11,7 +11,7 @@ use dory_probe::Facilities;
 use dory_registry::Registries;
 use dory_runtime::Launcher;
 use dory_store::Store;
-use dory_types::{ContainerId, ExecId};
+use dory_types::{ContainerId, ExecId, VolumeName};
 use tokio::sync::mpsc;
 
 use crate::apparmor::DefaultProfile;
@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) registry: Registry,
     pub(crate) execs: Mutex<HashMap<ExecId, Arc<Exec>>>,
+    /// Volumes that are mounted because of their options, and the containers that they are mounted for.
+    pub(crate) mounted_volumes: Mutex<HashMap<VolumeName, HashSet<ContainerId>>>,
     /// Made when first needed: it copies the whole binary.
     launcher: OnceLock<Launcher>,
     /// Found when first needed, by trying.
@@ -189,6 +191,7 @@ impl Inner {
             registries,
             registry: Registry::default(),
             execs: Mutex::default(),
+            mounted_volumes: Mutex::default(),
             launcher: OnceLock::new(),
             facilities: OnceLock::new(),
             ending: Default::default(),

@@ -158,7 +158,14 @@ impl Inner {
         let (running, ended): (Vec<_>, Vec<_>) = found.iter().partition(|found| found.monitor.is_some());
         let containers =
             |found: Vec<&Found>| -> Vec<_> { found.iter().map(|it| Arc::clone(&it.container)).collect() };
-        self.restore_networks(&containers(running), &containers(ended));
+        let running = containers(running);
+        for container in &running {
+            if let Err(error) = self.use_volumes(&container.record().points, &container.id) {
+                tracing::warn!(container.id = %container.id, %error, "Cannot mount a running container's volume");
+            }
+        }
+        self.sweep_volumes();
+        self.restore_networks(&running, &containers(ended));
     }
 
     /// Removes control groups and runtime directories that belong to no container.

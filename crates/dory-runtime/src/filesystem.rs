@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use dory_sys::mount::{self, MountAttributes};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
@@ -56,6 +56,16 @@ pub fn clone_mount(directory: BorrowedFd<'_>, path: &Path, recursive: bool) -> i
 /// [`clone_mount`] of an absolute path.
 pub fn clone_path(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     clone_mount(CWD, path, recursive)
+}
+
+/// [`clone_mount`] of what `subpath` leads to beneath `path`. It is resolved once, into a descriptor: what a container may
+/// swap in afterwards does not matter any more.
+pub fn clone_beneath(path: &Path, subpath: &str, recursive: bool) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let top = rustix::fs::open(path, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let inside = rustix::fs::openat2(&top, subpath, flags, Mode::empty(), resolve)?;
+    clone_mount(inside.as_fd(), Path::new(""), recursive)
 }
 
 /// Attaches a detached mount on `place`, on top of whatever is there.

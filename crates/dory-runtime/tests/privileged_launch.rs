@@ -275,7 +275,12 @@ fn overlay_on_id_mapped_volume(launcher: &Launcher) {
     fs::create_dir(&volume).unwrap();
     fixture.spec.mounts.push(Mount {
         destination: "/volume".into(),
-        source: MountSource::Bind { path: volume.clone(), recursive: true, id_mapped: true },
+        source: MountSource::Bind {
+            path: volume.clone(),
+            subpath: String::new(),
+            recursive: true,
+            id_mapped: true,
+        },
         flags: MountFlags::default(),
         propagation: Propagation::RecursivePrivate,
     });

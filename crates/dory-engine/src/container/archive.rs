@@ -181,8 +181,12 @@ impl Engine {
         let Some(files) = opened else {
             let (inner, target) = (Arc::clone(&self.inner), Arc::clone(container));
             let done = blocking(move || {
-                let files = inner.stopped_files(&target)?;
-                Ok(work(&files))
+                let done = inner.use_volumes(&target.record().points, &target.id).and_then(|()| {
+                    let files = inner.stopped_files(&target)?;
+                    Ok(work(&files))
+                });
+                inner.leave_volumes(&target.id);
+                done
             });
             return done.await.map_err(Failure::Engine).and_then(|done| done);
         };

@@ -150,6 +150,7 @@ impl Inner {
         let record = container.record();
         let modes = Modes::parse(&record.host_config)?;
         let joined = self.joined(&modes)?;
+        self.use_volumes(&record.points, &container.id)?;
         let points = self.points_to_mount(&record)?;
         let snapshot = self
             .store
@@ -324,6 +325,7 @@ impl Inner {
     /// its record forgets the run.
     pub(crate) fn release_run(&self, container: &Container, failed: bool) {
         container.live().attachable = false;
+        self.leave_volumes(&container.id);
         let record = container.record();
         let Some(run) = &record.run else { return };
         if !run.group.is_none() {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use dory_store::{Snapshot, copy_up};
 use dory_types::{ContainerId, VolumeName};
@@ -89,6 +90,13 @@ impl Inner {
         points: &mut [Point],
         snapshot: &Snapshot,
     ) -> Result<()> {
+        let made = self.make_each_volume(id, points, snapshot);
+        // Mounted for the copying only.
+        self.leave_volumes(id);
+        made
+    }
+
+    fn make_each_volume(&self, id: &ContainerId, points: &mut [Point], snapshot: &Snapshot) -> Result<()> {
         let mut content = None;
         for point in points.iter_mut().filter(|point| point.kind == PointKind::Volume) {
             let existed = !point.volume.is_empty()
@@ -111,11 +119,13 @@ impl Inner {
                 self.publish_volume("create", volume.name.as_str());
             }
             volume.name.as_str().clone_into(&mut point.volume);
-            let mut source = volume.mountpoint;
-            if !point.subpath.is_empty() {
-                source = subpath(&source, &point.subpath)?;
+            if volume.is_mounted_on_use() {
+                self.use_volume(&volume.name, id)?;
             }
-            point.source = source.to_string_lossy().into_owned();
+            if !point.subpath.is_empty() {
+                check_subpath(&volume.mountpoint, &point.subpath)?;
+            }
+            point.source = volume.mountpoint.to_string_lossy().into_owned();
             if point.copy && point.subpath.is_empty() {
                 let content = match &content {
                     Some(content) => content,
@@ -128,6 +138,53 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Mounts a volume that has options, until [`Self::leave_volumes`] for the last of those who use it.
+    fn use_volume(&self, name: &VolumeName, id: &ContainerId) -> Result<()> {
+        let mut users = self.mounted_volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.mount_volume(name).map_err(crate::image::store_error)?;
+        users.entry(name.clone()).or_default().insert(id.clone());
+        Ok(())
+    }
+
+    /// Mounts the volumes with options among `points`.
+    pub(crate) fn use_volumes(&self, points: &[Point], id: &ContainerId) -> Result<()> {
+        for point in points.iter().filter(|point| point.kind == PointKind::Volume) {
+            // One that is gone is the caller's to report.
+            let Ok(name) = point.volume.parse::<VolumeName>() else { continue };
+            if self.store.volume(&name).is_ok_and(|volume| volume.is_mounted_on_use()) {
+                self.use_volume(&name, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unmounts the volumes that only this container has used.
+    pub(crate) fn leave_volumes(&self, id: &ContainerId) {
+        let mut users = self.mounted_volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|name, users| {
+            users.remove(id);
+            if users.is_empty()
+                && let Err(error) = self.store.unmount_volume(name)
+            {
+                tracing::warn!(volume = %name, %error, "Cannot unmount a volume");
+            }
+            !users.is_empty()
+        });
+    }
+
+    /// Unmounts the volumes that nobody uses: an engine before this one was killed.
+    pub(crate) fn sweep_volumes(&self) {
+        let users = self.mounted_volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        for volume in self.store.volumes() {
+            if volume.is_mounted_on_use()
+                && !users.contains_key(&volume.name)
+                && let Err(error) = self.store.unmount_volume(&volume.name)
+            {
+                tracing::warn!(volume = %volume.name, %error, "Cannot unmount a volume");
+            }
+        }
     }
 
     /// The points as a start mounts them: with sources that exist, and the engine's socket where that is meant.
@@ -195,20 +252,16 @@ fn add(own: &mut Vec<Point>, host: &HostConfig, point: Point) -> Result<()> {
     Ok(())
 }
 
-/// A directory within a volume: what it is may be a link, but leads nowhere outside.
-fn subpath(volume: &Path, subpath: &str) -> Result<PathBuf> {
+/// Looks whether a volume has `subpath`. The start resolves it again, in the same way: a container that shares the volume
+/// may have changed it.
+fn check_subpath(volume: &Path, subpath: &str) -> Result<()> {
     let failed = |error: rustix::io::Errno| {
         EngineError::invalid(format!("cannot access path {subpath} within the volume: {error}"))
     };
     let root = open_directory(volume).map_err(failed)?;
-    let inside = rustix::fs::openat2(
-        &root,
-        subpath,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    );
-    inside.map(|_| volume.join(subpath)).map_err(failed)
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat2(&root, subpath, flags, Mode::empty(), resolve).map(drop).map_err(failed)
 }
 
 /// The image's files as a container sees them before it has written any.

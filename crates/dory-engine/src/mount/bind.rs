@@ -14,8 +14,8 @@ pub(crate) fn parse_bind(text: &str) -> Result<Point, EngineError> {
     }
     let (source, destination, mode) = match parts.as_slice() {
         [destination] => (None, *destination, ""),
-        // `destination:mode` cannot be told from `source:destination` by its form, only by its content.
-        [destination, mode] if is_mode(mode) => (None, *destination, *mode),
+        // A volume without a name has no mode either.
+        [_, mode] if is_mode(mode) => return Err(invalid()),
         [source, destination] => (Some(*source), *destination, ""),
         [source, destination, mode] => (Some(*source), *destination, *mode),
         _ => return Err(invalid()),
@@ -93,7 +93,10 @@ fn apply_mode(point: &mut Point, mode: &str, text: &str) -> Result<(), EngineErr
     point.mode = mode.to_owned();
     for word in mode.split(',') {
         match word {
-            "ro" => point.writable = false,
+            "ro" => {
+                point.writable = false;
+                point.recursive_readonly = point.kind == PointKind::Bind;
+            }
             "nocopy" => point.copy = false,
             _ if is_propagation(word) && point.kind == PointKind::Bind => {
                 word.clone_into(&mut point.propagation)
@@ -115,7 +118,6 @@ mod tests {
     fn reads_every_form() {
         let cases = [
             ("/data", PointKind::Volume, "", "", "/data", true),
-            ("/data:ro", PointKind::Volume, "", "", "/data", false),
             ("/host:/data", PointKind::Bind, "/host", "", "/data", true),
             ("/host/../h:/data/:ro,Z", PointKind::Bind, "/h", "", "/data", false),
             ("name:/data", PointKind::Volume, "", "name", "/data", true),
@@ -135,6 +137,7 @@ mod tests {
     fn refuses_in_dockerds_words() {
         let cases = [
             ("", "invalid volume specification: ''"),
+            ("/data:ro", "invalid volume specification: '/data:ro'"),
             ("a::b", "invalid volume specification: 'a::b'"),
             ("/a:/b:rw:x", "invalid volume specification: '/a:/b:rw:x'"),
             ("/a:/b:foo", "invalid mode: foo"),

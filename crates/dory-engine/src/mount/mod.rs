@@ -103,7 +103,10 @@ impl Point {
         MountPoint {
             kind: self.kind.as_str().to_owned(),
             name: self.volume.clone(),
-            source: self.source.clone(),
+            source: match self.subpath.as_str() {
+                "" => self.source.clone(),
+                subpath => format!("{}{}", self.source, clean(subpath)),
+            },
             destination: self.destination.clone(),
             driver: if self.kind == PointKind::Volume { "local".to_owned() } else { String::new() },
             mode: self.mode.clone(),

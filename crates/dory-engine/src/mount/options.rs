@@ -57,6 +57,18 @@ fn bind(
     if options.read_only_force_recursive && options.read_only_non_recursive {
         return Err(invalid("field BindOptions.ReadOnlyForceRecursive must not be specified"));
     }
+    if options.read_only_force_recursive && !mount.read_only {
+        return Err(invalid("option ReadOnlyForceRecursive needs a read-only mount"));
+    }
+    if options.read_only_force_recursive && options.non_recursive {
+        return Err(invalid("option ReadOnlyForceRecursive contradicts NonRecursive"));
+    }
+    if options.read_only_force_recursive
+        && !matches!(options.propagation.as_str(), "" | "private" | "rprivate")
+    {
+        // What is mounted below later would come in writable.
+        return Err(invalid("option ReadOnlyForceRecursive needs the propagation private or rprivate"));
+    }
     let propagation =
         if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
     Ok(Point {
@@ -78,6 +90,9 @@ fn volume(
     let mut point = if mount.source.is_empty() {
         if !options.subpath.is_empty() {
             return Err(invalid("must not set Subpath when using anonymous volumes"));
+        }
+        if mount.read_only {
+            return Err(invalid("must not set ReadOnly mode when using anonymous volumes"));
         }
         Point::anonymous(&destination)
     } else {

@@ -76,7 +76,12 @@ pub(crate) const PARENT_LEASE: &str = "/run/dory-parent/lease";
 fn shared_store(share: &Share, user: &UserNamespace) -> [Mount; 4] {
     let bind = |destination: String, path: &Path, readonly: bool| Mount {
         destination,
-        source: MountSource::Bind { path: path.to_owned(), recursive: false, id_mapped: user.is_new() },
+        source: MountSource::Bind {
+            path: path.to_owned(),
+            subpath: String::new(),
+            recursive: false,
+            id_mapped: user.is_new(),
+        },
         flags: MountFlags { readonly, nosuid: true, nodev: true, ..NONE },
         propagation: Propagation::default(),
     };
@@ -115,7 +120,12 @@ fn defaults(input: &SpecInput<'_>) -> Vec<Mount> {
         (Mode::None, _) => {}
         (_, Some(path)) => mounts.push(Mount {
             destination: "/dev/shm".to_owned(),
-            source: MountSource::Bind { path: path.clone(), recursive: false, id_mapped: false },
+            source: MountSource::Bind {
+                path: path.clone(),
+                subpath: String::new(),
+                recursive: false,
+                id_mapped: false,
+            },
             flags: PLAIN,
             propagation: Propagation::default(),
         }),
@@ -137,7 +147,12 @@ fn sys(input: &SpecInput<'_>) -> Mount {
     }
     Mount {
         destination: "/sys".to_owned(),
-        source: MountSource::Bind { path: PathBuf::from("/sys"), recursive: true, id_mapped: false },
+        source: MountSource::Bind {
+            path: PathBuf::from("/sys"),
+            subpath: String::new(),
+            recursive: true,
+            id_mapped: false,
+        },
         flags: MountFlags { readonly: true, ..PLAIN },
         propagation: Propagation::RecursiveSlave,
     }
@@ -158,7 +173,7 @@ fn filesystem(destination: &str, kind: &str, flags: MountFlags, options: &[&str]
 fn file(destination: &str, path: PathBuf, readonly: bool) -> Mount {
     Mount {
         destination: destination.to_owned(),
-        source: MountSource::Bind { path, recursive: false, id_mapped: false },
+        source: MountSource::Bind { path, subpath: String::new(), recursive: false, id_mapped: false },
         flags: MountFlags { readonly, ..NONE },
         propagation: Propagation::default(),
     }
@@ -183,6 +198,7 @@ fn of_source(point: &Point, user: &UserNamespace) -> Mount {
         destination: point.destination.clone(),
         source: MountSource::Bind {
             path: PathBuf::from(&point.source),
+            subpath: point.subpath.clone(),
             recursive: point.recursive,
             id_mapped: user.is_new(),
         },

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::error::{FailureKind, StartFailure};
-use crate::filesystem::{clone_path, set_flags};
+use crate::filesystem::{clone_beneath, clone_path, set_flags};
 use crate::init::{self, Arrival, FromInit, NamespaceSet, ToInit};
 use crate::protocol::{self, LOG_NAME, Launch, Progress, SOCKET_NAME};
 use crate::spec::{ContainerSpec, IdMapping, Mount, MountFlags, MountSource, Namespace, UserNamespace};
@@ -198,7 +198,7 @@ fn send_mounts(
     ];
     let sources = spec.mounts.iter().filter(|mount| matches!(mount.source, MountSource::Bind { .. }));
     for (mount, bind) in sources.zip(&binds) {
-        let MountSource::Bind { path, id_mapped, recursive } = &mount.source else { continue };
+        let MountSource::Bind { path, id_mapped, recursive, .. } = &mount.source else { continue };
         if let (true, Some(namespace)) = (*id_mapped, mapped) {
             map_ids(bind.as_fd(), *recursive, namespace).map_err(|error| {
                 StartFailure::refused(format!("cannot map the ids of `{}`", path.display()), error)
@@ -279,9 +279,12 @@ pub fn map_ids(bind: BorrowedFd<'_>, recursive: bool, namespace: BorrowedFd<'_>)
 pub fn clone_binds(mounts: &[Mount]) -> Result<Vec<OwnedFd>, StartFailure> {
     let mut binds = Vec::new();
     for mount in mounts {
-        let MountSource::Bind { path, recursive, .. } = &mount.source else { continue };
+        let MountSource::Bind { path, subpath, recursive, .. } = &mount.source else { continue };
         let clone = || -> io::Result<OwnedFd> {
-            let bind = clone_path(path, *recursive)?;
+            let bind = match subpath.as_str() {
+                "" => clone_path(path, *recursive)?,
+                subpath => clone_beneath(path, subpath, *recursive)?,
+            };
             set_flags(bind.as_fd(), &mount.flags, mount.propagation)?;
             Ok(bind)
         };

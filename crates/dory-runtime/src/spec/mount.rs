@@ -24,6 +24,10 @@ pub enum MountSource {
     Bind {
         /// The path, in the engine's mount namespace.
         path: PathBuf,
+        /// What is bound below the path; empty for the path itself. Links in it lead nowhere outside of the path, whoever
+        /// may change them meanwhile.
+        #[serde(default)]
+        subpath: String,
         /// Take the mounts below it along (`rbind`).
         recursive: bool,
         /// Shift ids by the container's user-namespace map, so that root inside is root on disk.

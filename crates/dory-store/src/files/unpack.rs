@@ -34,7 +34,7 @@ use crate::tar_stream::{Entry, SparseMap, TarError, TarStream, clean_path};
 
 /// Bytes of the archive that are read at once.
 const BUFFER: usize = 128 << 10;
-/// Zeros of this length, at a multiple of it, become a hole.
+/// Zeros that fill a block of this length become a hole.
 const HOLE: usize = 4096;
 static ZEROS: [u8; HOLE] = [0; HOLE];
 /// Permissions of directories that the archive leaves out.
@@ -444,7 +444,7 @@ fn write_plain<R: BufRead>(file: &File, stream: &mut TarStream<R>, size: u64) ->
     if end < size { file.set_len(size).map_err(WriteError::File) } else { Ok(()) }
 }
 
-/// The parts of `bytes`, which belong at `offset`, that are no whole block of zeros.
+/// The parts of `bytes`, which belong at `offset`, that are not zeros up to a block's end.
 fn data_runs(bytes: &[u8], offset: u64) -> Vec<(usize, &[u8])> {
     let mut runs = Vec::new();
     let mut begin = 0;
@@ -452,7 +452,7 @@ fn data_runs(bytes: &[u8], offset: u64) -> Vec<(usize, &[u8])> {
     while at < bytes.len() {
         let in_block = ((offset + at as u64) % HOLE as u64) as usize;
         let length = (HOLE - in_block).min(bytes.len() - at);
-        if length == HOLE && bytes[at..at + length] == ZEROS {
+        if bytes[at..at + length] == ZEROS[..length] {
             if begin < at {
                 runs.push((begin, &bytes[begin..at]));
             }

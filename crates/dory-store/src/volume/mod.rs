@@ -5,10 +5,10 @@
 //! volumes/<name>/_data         what containers see
 //! ```
 //!
-//! A volume with options (`type`, `device`, `o`) is something that is mounted when a container starts; its `_data`
-//! stays empty and is where dockerd would mount it. Mounting is the runtime's work.
+//! A volume with options (`type`, `device`, `o`) is something that is mounted on its `_data` while containers use it.
 
 mod copy_up;
+mod mount;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -66,6 +66,23 @@ pub enum VolumeError {
         /// The missing option.
         option: &'static str,
     },
+    /// What its options name cannot be mounted; dockerd's message.
+    #[error(
+        "error while mounting volume '{}': failed to mount local volume: mount {device}:{}, data: {data}",
+        mountpoint.display(),
+        mountpoint.display()
+    )]
+    Mount {
+        /// Where.
+        mountpoint: PathBuf,
+        /// The option `device`.
+        device: String,
+        /// The filesystem's own options.
+        data: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The directories cannot be made or removed.
     #[error("cannot {operation} volume `{name}`")]
     Directory {
@@ -95,7 +112,7 @@ impl VolumeError {
             Self::NotFound(_) => StoreErrorKind::NotFound,
             Self::InUse { .. } => StoreErrorKind::Conflict,
             Self::InvalidOption { .. } | Self::MissingOption { .. } => StoreErrorKind::InvalidParameter,
-            Self::Directory { .. } | Self::Record { .. } => StoreErrorKind::Internal,
+            Self::Mount { .. } | Self::Directory { .. } | Self::Record { .. } => StoreErrorKind::Internal,
         }
     }
 }
@@ -213,6 +230,7 @@ impl Store {
         if !users.is_empty() {
             return Err(VolumeError::InUse { name: name.clone(), users }.into());
         }
+        self.detach(name)?;
         self.trash.discard(&self.volumes, name.as_str().as_bytes()).map_err(|errno| {
             VolumeError::Directory { operation: "remove", name: name.clone(), source: errno.into() }
         })?;
