@@ -14,6 +14,7 @@ const PACKAGES: [&str; 13] = [
     "curl",
     "docker-compose",
     "docker.io",
+    "docker-registry",
     "e2fsprogs",
     "iproute2",
     "iptables",

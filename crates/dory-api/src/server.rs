@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use dory_engine::Engine;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -12,6 +12,7 @@ use crate::connection;
 use crate::dispatch::Dispatcher;
 use crate::routes;
 use crate::socket::Socket;
+use crate::tls::ServerTls;
 
 /// How long requests that are in progress may take to end once the server stops. Streams are cut at once: containers
 /// outlive the engine, its connections do not.
@@ -26,12 +27,39 @@ pub enum Listener {
     Unix(std::os::unix::net::UnixListener),
     /// A TCP socket.
     Tcp(std::net::TcpListener),
+    /// A TCP socket whose connections are encrypted.
+    Tls(std::net::TcpListener, ServerTls),
 }
 
 /// The same, known to tokio.
 enum AsyncListener {
     Unix(UnixListener),
     Tcp(TcpListener),
+    Tls(TcpListener, ServerTls),
+}
+
+/// A connection that has not been shaken hands on yet.
+enum Accepted {
+    Ready(Socket),
+    Tls(TcpStream, ServerTls),
+}
+
+impl Accepted {
+    /// The connection; none where the client does not speak TLS, or is not let in.
+    async fn shake_hands(self) -> Option<Socket> {
+        let (stream, tls) = match self {
+            Self::Ready(socket) => return Some(socket),
+            Self::Tls(stream, tls) => (stream, tls),
+        };
+        let address = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+        match tls.accept(stream).await {
+            Ok(socket) => Some(Socket::Tls(Box::new(socket))),
+            Err(error) => {
+                tracing::info!(client.address = %address, error = %error, "TLS handshake failed");
+                None
+            }
+        }
+    }
 }
 
 impl AsyncListener {
@@ -45,19 +73,26 @@ impl AsyncListener {
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
-        }
-    }
-
-    async fn accept(&self) -> io::Result<Socket> {
-        match self {
-            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream))
+            Listener::Tls(listener, tls) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(|listener| Self::Tls(listener, tls))
             }
         }
     }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        Ok(match self {
+            Self::Unix(listener) => Accepted::Ready(Socket::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => Accepted::Ready(Socket::Tcp(accept_tcp(listener).await?)),
+            Self::Tls(listener, tls) => Accepted::Tls(accept_tcp(listener).await?, tls.clone()),
+        })
+    }
+}
+
+async fn accept_tcp(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// The API of one engine.
@@ -114,8 +149,13 @@ async fn accept(listener: AsyncListener, dispatcher: Dispatcher, mut stopped: wa
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok(socket) => {
-                    connections.spawn(connection::serve(socket, dispatcher.clone(), stop.clone()));
+                Ok(accepted) => {
+                    let (dispatcher, stop) = (dispatcher.clone(), stop.clone());
+                    connections.spawn(async move {
+                        if let Some(socket) = accepted.shake_hands().await {
+                            connection::serve(socket, dispatcher, stop).await;
+                        }
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "Cannot accept a connection");

@@ -1,6 +1,7 @@
-//! The two kinds of stream that clients come in on, behind one type.
+//! The kinds of stream that clients come in on, behind one type.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -9,13 +10,17 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A connection of either kind.
+use crate::tls::TlsSocket;
+
+/// A connection of any kind.
 #[derive(Debug)]
 pub enum Socket {
     /// From a unix socket.
     Unix(UnixStream),
     /// From a TCP socket, with `TCP_NODELAY`.
     Tcp(TcpStream),
+    /// The same, encrypted.
+    Tls(Box<TlsSocket>),
 }
 
 macro_rules! each {
@@ -23,6 +28,7 @@ macro_rules! each {
         match $socket {
             Socket::Unix($stream) => $body,
             Socket::Tcp($stream) => $body,
+            Socket::Tls($stream) => $body,
         }
     };
 }
@@ -30,23 +36,42 @@ macro_rules! each {
 impl Socket {
     /// Ready with true when the client has closed its side and every byte it sent has been read; with false when bytes
     /// are waiting. Takes nothing from the stream.
-    fn poll_end(&self, context: &mut Context<'_>) -> Poll<bool> {
-        loop {
-            let peeked = each!(self, stream => {
-                if ready!(stream.poll_read_ready(context)).is_err() {
-                    return Poll::Ready(true);
-                }
-                stream.try_io(Interest::READABLE, || {
-                    let (length, _) = rustix::net::recv(stream, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
-                    Ok(length)
-                })
-            });
-            match peeked {
-                Ok(length) => return Poll::Ready(length == 0),
-                // Also clears tokio's note of readiness, so that the next round registers the waker.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(true),
-            }
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        match self {
+            Self::Unix(stream) => poll_end(
+                stream,
+                |stream| stream.poll_read_ready(context),
+                |stream, look| stream.try_io(Interest::READABLE, look),
+            ),
+            Self::Tcp(stream) => poll_end(
+                stream,
+                |stream| stream.poll_read_ready(context),
+                |stream, look| stream.try_io(Interest::READABLE, look),
+            ),
+            Self::Tls(stream) => stream.poll_end(context),
+        }
+    }
+}
+
+/// [`Socket::poll_end`] of a socket whose bytes can be looked at.
+fn poll_end<S: AsFd>(
+    stream: &S,
+    mut ready: impl FnMut(&S) -> Poll<io::Result<()>>,
+    mut try_io: impl FnMut(&S, &dyn Fn() -> io::Result<usize>) -> io::Result<usize>,
+) -> Poll<bool> {
+    let look = || {
+        let (length, _) = rustix::net::recv(stream, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+        Ok(length)
+    };
+    loop {
+        if ready!(ready(stream)).is_err() {
+            return Poll::Ready(true);
+        }
+        match try_io(stream, &look) {
+            Ok(length) => return Poll::Ready(length == 0),
+            // Also clears tokio's note of readiness, so that the next round registers the waker.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Poll::Ready(true),
         }
     }
 }

@@ -3,6 +3,11 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let program = dory_cli::Program { version: env!("CARGO_PKG_VERSION"), starter: None, own_commands: &[] };
+    let program = dory_cli::Program {
+        version: env!("CARGO_PKG_VERSION"),
+        starter: None,
+        default_host: None,
+        own_commands: &[],
+    };
     dory_cli::run(std::env::args_os().skip(1).collect(), &program)
 }

@@ -191,7 +191,7 @@ impl<'s> Client<'s> {
             match connect_to(address).await {
                 Ok(stream) => return Ok((address.clone(), stream)),
                 // A socket that may not be opened says more than one that is not there.
-                Err(error) if failure.is_none() || error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(error) if failure.is_none() || is_refusal(&error) => {
                     failure = Some((address, error));
                 }
                 Err(_) => {}
@@ -209,6 +209,11 @@ impl<'s> Client<'s> {
     }
 }
 
+/// True where a socket is there and may not be opened.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 fn unreachable_engine(address: &Address) -> Hinted {
     Hinted {
         message: format!("cannot connect to the engine at {address}"),
@@ -216,16 +221,22 @@ fn unreachable_engine(address: &Address) -> Hinted {
     }
 }
 
-async fn connect_to(address: &Address) -> io::Result<Box<dyn Connection>> {
+async fn connect_to(address: &Address) -> Result<Box<dyn Connection>> {
     match address {
         Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        Address::Tcp(address) => {
-            let attempt = tokio::time::timeout(Duration::from_secs(10), TcpStream::connect(address)).await;
-            let stream = attempt.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream))
+        Address::Tcp(address) => Ok(Box::new(connect_tcp(address).await?)),
+        Address::Tls(address, tls) => {
+            let stream = connect_tcp(address).await?;
+            Ok(Box::new(tls.connect(address, stream).await?))
         }
     }
+}
+
+async fn connect_tcp(address: &str) -> io::Result<TcpStream> {
+    let attempt = tokio::time::timeout(Duration::from_secs(10), TcpStream::connect(address)).await;
+    let stream = attempt.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// A body of nothing.

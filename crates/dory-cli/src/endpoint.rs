@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::failure::hinted;
+use crate::tls::ClientTls;
 
 /// The engine's socket when it runs as root.
 const SYSTEM_SOCKET: &str = "/run/dory/dory.sock";
-/// Docker's port without TLS, for `tcp://host`.
+/// Docker's ports without and with TLS, for `tcp://host`.
 const DEFAULT_PORT: u16 = 2375;
+const DEFAULT_TLS_PORT: u16 = 2376;
 
 /// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,13 +22,15 @@ pub(crate) enum Address {
     Unix(PathBuf),
     /// A TCP address, `host:port`.
     Tcp(String),
+    /// The same, to be spoken with by TLS.
+    Tls(String, ClientTls),
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(formatter, "unix://{}", path.display()),
-            Self::Tcp(address) => write!(formatter, "tcp://{address}"),
+            Self::Tcp(address) | Self::Tls(address, _) => write!(formatter, "tcp://{address}"),
         }
     }
 }
@@ -36,11 +40,14 @@ impl Address {
     ///
     /// # Errors
     /// A text with a hint for schemes that are not spoken.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str, tls: Option<&ClientTls>) -> Result<Self> {
         let text = text.trim();
         match text.split_once("://") {
             Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(PathBuf::from(path))),
-            Some(("tcp" | "http", rest)) => Ok(Self::Tcp(tcp_address(rest))),
+            Some(("tcp" | "http", rest)) => Ok(match tls {
+                None => Self::Tcp(tcp_address(rest, DEFAULT_PORT)),
+                Some(tls) => Self::Tls(tcp_address(rest, DEFAULT_TLS_PORT), tls.clone()),
+            }),
             Some((scheme @ ("ssh" | "npipe" | "fd" | "https"), _)) => Err(hinted(
                 format!("unable to parse docker host `{text}`: `{scheme}://` is not supported"),
                 "use `unix://PATH` or `tcp://HOST:PORT`; for ssh, forward the socket with `ssh -L`",
@@ -51,11 +58,11 @@ impl Address {
     }
 }
 
-fn tcp_address(rest: &str) -> String {
+fn tcp_address(rest: &str, port: u16) -> String {
     let host = rest.trim_end_matches('/');
     let host = if host.is_empty() { "127.0.0.1" } else { host };
     let after_bracket = host.rsplit(']').next().unwrap_or(host);
-    if after_bracket.contains(':') { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") }
+    if after_bracket.contains(':') { host.to_owned() } else { format!("{host}:{port}") }
 }
 
 /// Where to look for the engine.
@@ -72,23 +79,18 @@ impl Target {
     ///
     /// # Errors
     /// As [`Address::parse`].
-    pub(crate) fn choose(host: Option<&str>, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+    pub(crate) fn choose(
+        host: Option<&str>,
+        tls: Option<&ClientTls>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self> {
         let named = |name: &str| variable(name).filter(|value| !value.is_empty());
         if let Some(host) = host {
-            return Ok(Self::Named(Address::parse(host)?));
+            return Ok(Self::Named(Address::parse(host, tls)?));
         }
         for name in ["DORY_HOST", "DOCKER_HOST"] {
             if let Some(value) = named(name) {
-                let address = Address::parse(&value.to_string_lossy())?;
-                if matches!(address, Address::Tcp(_)) && named("DOCKER_TLS_VERIFY").is_some() {
-                    return Err(hinted(
-                        format!(
-                            "cannot connect to the engine at {address} with TLS, as DOCKER_TLS_VERIFY demands"
-                        ),
-                        "reach the engine by a unix socket, or unset DOCKER_TLS_VERIFY if the network can be trusted",
-                    ));
-                }
-                return Ok(Self::Named(address));
+                return Ok(Self::Named(Address::parse(&value.to_string_lossy(), tls)?));
             }
         }
         let mut sockets = vec![PathBuf::from(SYSTEM_SOCKET)];
@@ -100,6 +102,7 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::TlsFlags;
 
     #[test]
     fn reads_addresses() {
@@ -111,10 +114,10 @@ mod tests {
             ("tcp://[::1]", Address::Tcp("[::1]:2375".into())),
             ("http://[::1]:9/", Address::Tcp("[::1]:9".into())),
         ] {
-            assert_eq!(Address::parse(text).unwrap(), expected, "{text}");
+            assert_eq!(Address::parse(text, None).unwrap(), expected, "{text}");
         }
         for wrong in ["", "x", "unix://", "ssh://box", "fd://", "gopher://x"] {
-            assert!(Address::parse(wrong).is_err(), "{wrong}");
+            assert!(Address::parse(wrong, None).is_err(), "{wrong}");
         }
     }
 
@@ -122,7 +125,7 @@ mod tests {
     fn names_go_before_places() {
         let none = |_: &str| None;
         assert_eq!(
-            Target::choose(None, none).unwrap(),
+            Target::choose(None, None, none).unwrap(),
             Target::Search(vec![Address::Unix(SYSTEM_SOCKET.into())])
         );
         let both = |name: &str| match name {
@@ -130,19 +133,22 @@ mod tests {
             "DOCKER_HOST" => Some(OsString::from("tcp://b:1")),
             _ => None,
         };
-        assert_eq!(Target::choose(None, both).unwrap(), Target::Named(Address::Tcp("a:1".into())));
+        assert_eq!(Target::choose(None, None, both).unwrap(), Target::Named(Address::Tcp("a:1".into())));
         assert_eq!(
-            Target::choose(Some("tcp://c:1"), both).unwrap(),
+            Target::choose(Some("tcp://c:1"), None, both).unwrap(),
             Target::Named(Address::Tcp("c:1".into()))
         );
-        let secured = |name: &str| match name {
-            "DOCKER_HOST" => Some(OsString::from("tcp://b:1")),
-            "DOCKER_TLS_VERIFY" => Some(OsString::from("1")),
-            _ => None,
-        };
-        assert!(Target::choose(None, secured).is_err(), "never in the clear what was to be secret");
+        let tls = ClientTls::choose(&TlsFlags::default(), |name| {
+            (name == "DOCKER_TLS_VERIFY").then(|| OsString::from("1"))
+        })
+        .unwrap();
+        assert_eq!(
+            Target::choose(Some("tcp://c"), Some(&tls), none).unwrap(),
+            Target::Named(Address::Tls("c:2376".into(), tls.clone())),
+            "never in the clear what was to be secret"
+        );
         let runtime = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| OsString::from("/run/user/7"));
-        let Target::Search(places) = Target::choose(None, runtime).unwrap() else {
+        let Target::Search(places) = Target::choose(None, None, runtime).unwrap() else {
             panic!("nothing was named")
         };
         assert_eq!(places[1], Address::Unix("/run/user/7/dory.sock".into()));

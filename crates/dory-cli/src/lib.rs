@@ -20,6 +20,7 @@ mod session;
 mod table;
 mod template;
 mod terminal;
+mod tls;
 mod units;
 
 use std::ffi::OsString;
@@ -30,9 +31,10 @@ use anyhow::{Context, Result};
 
 use client::Client;
 use command::{Command, Entry, Invocation, Node, two_columns};
-use endpoint::Target;
+use endpoint::{Address, Target};
 use failure::{Exit, ExitStatus, code};
 use flags::{Arguments, Flag, FlagsEnd};
+use tls::{ClientTls, TlsFlags};
 
 pub use client::EngineStarter;
 
@@ -42,6 +44,8 @@ pub struct Program<'p> {
     pub version: &'p str,
     /// Starts an engine where none is named and none answers; `None` makes that an error.
     pub starter: Option<&'p dyn EngineStarter>,
+    /// The engine where none is named; `None` looks in our own places.
+    pub default_host: Option<&'p str>,
     /// Commands that the binary handles itself before it calls [`run`], for the help: name and description.
     pub own_commands: &'p [(&'p str, &'p str)],
 }
@@ -50,6 +54,15 @@ pub struct Program<'p> {
 const GLOBAL_FLAGS: &[Flag] = &[
     flags::value("host", 'H', "string", "Engine to talk to: unix://PATH or tcp://HOST:PORT"),
     flags::switch("version", 'v', "Print the version and quit"),
+    flags::long_switch("tls", "Use TLS; implied by --tlsverify"),
+    flags::long_switch("tlsverify", "Use TLS and verify the remote"),
+    flags::long_value(
+        "tlscacert",
+        "string",
+        "Trust certs signed only by this CA (default \"~/.docker/ca.pem\")",
+    ),
+    flags::long_value("tlscert", "string", "Path to TLS certificate file (default \"~/.docker/cert.pem\")"),
+    flags::long_value("tlskey", "string", "Path to TLS key file (default \"~/.docker/key.pem\")"),
     // Docker's client takes these; they change nothing here.
     flags::switch("debug", 'D', ""),
     flags::value("log-level", 'l', "string", ""),
@@ -65,6 +78,11 @@ pub fn run(words: Vec<OsString>, program: &Program<'_>) -> ExitCode {
         Ok(status) => status.into(),
         Err(error) => failure::report(&name, &error),
     }
+}
+
+/// True for the first word of a command.
+pub fn is_command(word: &str) -> bool {
+    find(commands::COMMANDS, word).is_some()
 }
 
 /// Commands that ask an engine about itself or wait for what it does: one started for them would have nothing to say,
@@ -116,7 +134,12 @@ fn execute(
     if arguments.on("help") {
         return print(&command.help(name));
     }
-    let target = Target::choose(global.value("host"), |variable| std::env::var_os(variable))?;
+    let tls = ClientTls::choose(&TlsFlags::of(global), |variable| std::env::var_os(variable));
+    let mut target =
+        Target::choose(global.value("host"), tls.as_ref(), |variable| std::env::var_os(variable))?;
+    if let (Target::Search(_), Some(host)) = (&target, program.default_host) {
+        target = Target::Named(Address::parse(host, None)?);
+    }
     let only_looks = name.rsplit(' ').next().is_some_and(|word| ONLY_LOOK.contains(&word));
     let client = Client::new(target, program.starter.filter(|_| !only_looks));
     let invocation = Invocation { command: name.to_owned(), arguments, client, version: program.version };

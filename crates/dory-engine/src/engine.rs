@@ -22,7 +22,7 @@ use crate::exec::Exec;
 use crate::identity::Identity;
 use crate::ids::IdAllocator;
 use crate::link::Bridge;
-use crate::network::Networks;
+use crate::network::{Networks, Resolver};
 use crate::options::EngineConfig;
 use crate::spec::host::HostFacts;
 use crate::{EngineError, Result, sync};
@@ -46,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) cgroups: Manager,
     pub(crate) bridge: Bridge,
     pub(crate) networks: Networks,
+    pub(crate) resolver: Resolver,
     pub(crate) ports: PortAllocator,
     /// Dropping a container's entry ends the proxy of its published ports.
     pub(crate) port_proxies: Mutex<HashMap<ContainerId, OwnedFd>>,
@@ -184,6 +185,7 @@ impl Inner {
             bridge: Bridge::new(&options, &identity, networks.subnets()),
             networks,
             ids: IdAllocator::new(options.userns_range)?,
+            resolver: Resolver::default(),
             ports: PortAllocator::new(),
             port_proxies: Mutex::default(),
             events: Events::new(),

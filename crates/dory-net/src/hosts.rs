@@ -72,8 +72,8 @@ impl FromStr for ExtraHost {
 /// What is particular to one container's file.
 #[derive(Debug, Clone, Copy)]
 pub struct Hosts<'a> {
-    /// The container's address; none without a network.
-    pub address: Option<IpAddr>,
+    /// The container's addresses; none without a network.
+    pub addresses: &'a [IpAddr],
     /// The container's hostname.
     pub hostname: &'a str,
     /// The container's domain name; empty without one.
@@ -100,13 +100,37 @@ impl Hosts<'_> {
                 line(address, &host.name);
             }
         }
-        if let Some(address) = self.address {
-            match self.domainname {
-                "" => line(address, self.hostname),
-                domain => line(address, &format!("{0}.{domain} {0}", self.hostname)),
-            }
+        let own = self.own_names();
+        for address in self.addresses {
+            line(*address, &own);
         }
         text
+    }
+
+    /// `text`, a file that [`Self::render`] wrote and that somebody may have changed since, with the container's present
+    /// addresses in it. Of what is there only lines go that `render` writes for the container itself.
+    pub fn update(&self, text: &str) -> String {
+        let own = self.own_names();
+        let is_gone = |line: &str| {
+            let address = line.split_once('\t').filter(|(_, names)| *names == own);
+            let address = address.and_then(|(address, _)| address.parse::<IpAddr>().ok());
+            address.is_some_and(|address| !self.addresses.contains(&address))
+        };
+        let mut lines: Vec<_> = text.lines().filter(|line| !is_gone(line)).map(str::to_owned).collect();
+        for line in self.addresses.iter().map(|address| format!("{address}\t{own}")) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+    }
+
+    /// What the container calls itself.
+    fn own_names(&self) -> String {
+        match self.domainname {
+            "" => self.hostname.to_owned(),
+            domain => format!("{0}.{domain} {0}", self.hostname),
+        }
     }
 }
 
@@ -119,7 +143,7 @@ mod tests {
         let extra =
             ["x:host-gateway", "y:1.2.3.4", "z:fd00::1", "b:[fd00::2]"].map(|text| text.parse().unwrap());
         let mut hosts = Hosts {
-            address: Some("172.17.0.5".parse().unwrap()),
+            addresses: &["172.17.0.5".parse().unwrap()],
             hostname: "31442407e5d3",
             domainname: "",
             extra: &extra,
@@ -131,8 +155,21 @@ mod tests {
         assert_eq!(hosts.render(), expected);
         hosts.domainname = "example.org";
         assert!(hosts.render().ends_with("172.17.0.5\t31442407e5d3.example.org 31442407e5d3\n"));
-        hosts = Hosts { address: None, gateway: None, extra: &extra[..1], ..hosts };
+        hosts = Hosts { addresses: &[], gateway: None, extra: &extra[..1], ..hosts };
         assert_eq!(hosts.render(), BEGINNING);
+    }
+
+    #[test]
+    fn addresses_come_and_go_between_the_lines_of_others() {
+        let [one, two]: [IpAddr; 2] = ["172.17.0.5", "172.18.0.2"].map(|text| text.parse().unwrap());
+        let own = Hosts { addresses: &[], hostname: "h", domainname: "", extra: &[], gateway: None };
+        let update = |addresses: &[IpAddr], text: &str| Hosts { addresses, ..own }.update(text);
+        let text = Hosts { addresses: &[one], ..own }.render() + "10.0.0.1\tmine\n172.17.0.5 h\n";
+        let both = update(&[one, two], &text);
+        assert_eq!(both, text.clone() + "172.18.0.2\th\n");
+        let other = update(&[two], &both);
+        assert_eq!(other, BEGINNING.to_owned() + "10.0.0.1\tmine\n172.17.0.5 h\n172.18.0.2\th\n");
+        assert_eq!(update(&[two], &other), other);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! exists, because shim and reaper fork.
 
 mod demo;
+mod dind;
 mod probe;
 mod serve;
 mod starter;
@@ -25,6 +26,13 @@ fn main() -> ExitCode {
     if name == dory_runtime::reaper::NAME {
         return exit_code(dory_runtime::reaper::main(&texts(words)));
     }
+    let docker = match dind::Role::of(&name) {
+        Some(dind::Role::Dockerd) => return dind::dockerd(words),
+        Some(dind::Role::EngineEntrypoint) => return dind::engine_entrypoint(words),
+        Some(dind::Role::ClientEntrypoint) => return dind::client_entrypoint(words),
+        Some(dind::Role::Docker) => true,
+        None => false,
+    };
     match words.first().and_then(|word| word.to_str()) {
         Some(dory_runtime::shim::ROLE) => exit_code(dory_runtime::shim::main()),
         Some(dory_runtime::stopped::ROLE) => exit_code(dory_runtime::stopped::main()),
@@ -32,14 +40,16 @@ fn main() -> ExitCode {
         Some("serve") => serve::main(&words),
         Some("demo") => demo::main(&words),
         Some("doctor") => probe::main(&words),
-        _ => dory_cli::run(words, &program()),
+        _ => dory_cli::run(words, &program(docker)),
     }
 }
 
-fn program() -> dory_cli::Program<'static> {
+/// What the command line needs to know. Called `docker` it talks to Docker's socket, and starts nothing.
+fn program(docker: bool) -> dory_cli::Program<'static> {
     dory_cli::Program {
         version: env!("CARGO_PKG_VERSION"),
-        starter: Some(&starter::Starter),
+        starter: if docker { None } else { Some(&starter::Starter) },
+        default_host: docker.then_some(dind::DOCKER_SOCKET),
         own_commands: OWN_COMMANDS,
     }
 }

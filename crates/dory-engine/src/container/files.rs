@@ -1,7 +1,7 @@
 //! `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf` and /dev/shm of a container.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use dory_net::{ExtraHost, Hosts, ResolvConf};
 use super::object::Container;
 use super::record::Record;
 use crate::engine::Inner;
-use crate::network::Link;
+use crate::network::{Link, embedded_resolv_conf, uses_resolver};
 use crate::spec::ETC_FILES;
 use crate::spec::namespace::{Mode, Modes};
 use crate::{EngineError, Result};
@@ -36,25 +36,18 @@ pub(super) fn write_etc_files(
     container: &Container,
     record: &Record,
     modes: &Modes,
-    address: Option<IpAddr>,
+    addresses: &[IpAddr],
     links: &[Link],
 ) -> Result<EtcFiles> {
     if let Some(reference) = modes.network.container() {
         let directory = engine.registry.find(reference)?.directory.clone();
         return Ok(EtcFiles { directory });
     }
-    let host = &record.host_config;
-    let mut extra: Vec<ExtraHost> = host
-        .extra_hosts
-        .iter()
-        .map(|entry| {
-            entry.parse().map_err(|error: dory_net::ExtraHostError| EngineError::invalid(error.to_string()))
-        })
-        .collect::<Result<_>>()?;
+    let mut extra = extra_hosts(record)?;
     extra.extend(links.iter().map(Link::host));
-    let gateway = engine.bridge.existing().and_then(|network| network.gateway()).map(IpAddr::V4);
+    let gateway = host_gateway(engine, &extra);
     let hosts = Hosts {
-        address,
+        addresses,
         hostname: &record.config.hostname,
         domainname: &record.config.domainname,
         extra: &extra,
@@ -76,6 +69,63 @@ pub(super) fn write_etc_files(
     Ok(EtcFiles { directory: container.directory.clone() })
 }
 
+/// The most that is read of a file that the container may have written to.
+const ETC_FILE_MAX: u64 = 1 << 20;
+
+/// Lets the files of a running container follow a change of its networks. What somebody changed in them stays.
+pub(crate) fn update_etc_files(engine: &Inner, container: &Container, record: &Record) -> Result<()> {
+    let modes = Modes::parse(&record.host_config)?;
+    if modes.network == Mode::Host || modes.network.container().is_some() {
+        return Ok(());
+    }
+    let places = record.run.iter().flat_map(|run| &run.endpoints);
+    let addresses: Vec<_> = places.flat_map(|place| place.addresses.iter().copied()).collect();
+    let hosts = Hosts {
+        addresses: &addresses,
+        hostname: &record.config.hostname,
+        domainname: &record.config.domainname,
+        extra: &[],
+        gateway: None,
+    };
+    let change = |name: &str, change: &dyn Fn(&str) -> Option<String>| {
+        let path = container.directory.join(name);
+        let updated = read_file(&path).and_then(|text| match text.as_deref().and_then(change) {
+            Some(new) => fs::write(&path, new),
+            None => Ok(()),
+        });
+        updated.map_err(|error| EngineError::failed(format!("cannot update the container's {name}"), error))
+    };
+    change("hosts", &|text| Some(hosts.update(text)).filter(|new| new != text))?;
+    if !uses_resolver(record) {
+        return Ok(());
+    }
+    let wishes = resolver_wishes(record)?;
+    let before = engine.bridge.resolv_conf(&wishes)?.to_string();
+    let after = embedded_resolv_conf(&crate::link::host_resolvers(), &wishes).to_string();
+    change("resolv.conf", &|text| (text == before).then(|| after.clone()))
+}
+
+/// The file's text; none where it is no text, or longer than such a file is.
+fn read_file(path: &Path) -> io::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(ETC_FILE_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).ok().filter(|text| (text.len() as u64) < ETC_FILE_MAX))
+}
+
+fn extra_hosts(record: &Record) -> Result<Vec<ExtraHost>> {
+    let parse = |entry: &String| {
+        entry.parse().map_err(|error: dory_net::ExtraHostError| EngineError::invalid(error.to_string()))
+    };
+    record.host_config.extra_hosts.iter().map(parse).collect()
+}
+
+/// The address that `host-gateway` stands for: the default bridge's, which is made where somebody asks for it.
+fn host_gateway(engine: &Inner, extra: &[ExtraHost]) -> Option<IpAddr> {
+    let wanted = extra.iter().any(|host| host.target == dory_net::HostTarget::Gateway);
+    let bridge = if wanted { engine.bridge.network().ok() } else { engine.bridge.existing() };
+    bridge.and_then(|bridge| bridge.gateway()).map(IpAddr::V4)
+}
+
 fn extra_lines(extra: &[ExtraHost], gateway: Option<IpAddr>) -> String {
     extra
         .iter()
@@ -88,19 +138,12 @@ fn extra_lines(extra: &[ExtraHost], gateway: Option<IpAddr>) -> String {
 }
 
 fn resolv_conf(engine: &Inner, record: &Record, modes: &Modes) -> Result<String> {
-    let host = &record.host_config;
-    let wishes = ResolvConf {
-        nameservers: host
-            .dns
-            .iter()
-            .map(|text| {
-                text.parse().map_err(|_| EngineError::invalid(format!("invalid DNS address: {text}")))
-            })
-            .collect::<Result<_>>()?,
-        search: host.dns_search.to_vec(),
-        options: host.dns_options.to_vec(),
-    };
+    let wishes = resolver_wishes(record)?;
     match modes.network {
+        _ if uses_resolver(record) => {
+            let host = crate::link::host_resolvers();
+            Ok(embedded_resolv_conf(&host, &wishes).to_string())
+        }
         // The engine's own file serves where its own network is shared, unless something else was asked for.
         Mode::Host if wishes == ResolvConf::default() => {
             Ok(fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
@@ -108,6 +151,19 @@ fn resolv_conf(engine: &Inner, record: &Record, modes: &Modes) -> Result<String>
         Mode::Host | Mode::None => Ok(crate::link::host_resolvers().for_container(&wishes, None).to_string()),
         _ => Ok(engine.bridge.resolv_conf(&wishes)?.to_string()),
     }
+}
+
+/// What the container itself wants of its resolv.conf.
+fn resolver_wishes(record: &Record) -> Result<ResolvConf> {
+    let host = &record.host_config;
+    let address = |text: &String| {
+        text.parse().map_err(|_| EngineError::invalid(format!("invalid DNS address: {text}")))
+    };
+    Ok(ResolvConf {
+        nameservers: host.dns.iter().map(address).collect::<Result<_>>()?,
+        search: host.dns_search.to_vec(),
+        options: host.dns_options.to_vec(),
+    })
 }
 
 /// Writes in place: a bind of the file in a running container keeps showing it.

@@ -160,7 +160,7 @@ impl Inner {
         let own_name = record.name.as_str();
         let linked_env: Vec<String> = links.iter().flat_map(|link| link.environment(own_name)).collect();
         let endpoints = self.take_endpoints(&record)?;
-        let address = endpoints.iter().find_map(|place| place.addresses.first().copied());
+        let addresses: Vec<_> = endpoints.iter().flat_map(|place| place.addresses.iter().copied()).collect();
         let run = Run {
             group: Group::none(),
             endpoints,
@@ -171,7 +171,7 @@ impl Inner {
         };
         container.update(|record| record.run = Some(run));
         make_runtime_directory(container)?;
-        let files = write_etc_files(self, container, &record, &modes, address, &links)?;
+        let files = write_etc_files(self, container, &record, &modes, &addresses, &links)?;
         let mut devices = devices(&record, self.options.privileged)?;
         let group = self.make_group(container, &record, &mut devices)?;
         container.update(|record| {

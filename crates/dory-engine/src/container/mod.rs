@@ -31,6 +31,7 @@ mod validate;
 mod volumes;
 
 pub(crate) use exit::stored_exit;
+pub(crate) use files::update_etc_files;
 pub(crate) use inspect::STORAGE_DRIVER;
 pub(crate) use name::random_bytes;
 pub(crate) use object::Container;

@@ -90,6 +90,7 @@ impl Engine {
             return Err(error);
         }
         self.inner.registry.release(&old, &container.id);
+        self.inner.announce(&container.record());
         let mut attributes = container.record().event_attributes();
         attributes.insert("oldName".to_owned(), old.with_slash());
         self.inner.events.publish("container", "rename", container.id.as_str(), attributes);

@@ -63,6 +63,7 @@ impl Inner {
 
     /// Gives a place back.
     pub(crate) fn give_back(&self, record: &Record, place: &RunEndpoint) {
+        self.resolver.withdraw(&place.network, &record.id);
         let Some(object) = self.networks.by_id(&place.network) else { return };
         if !place.addresses.is_empty()
             && let Ok(bridge) = object.bridge(self)
@@ -90,6 +91,7 @@ impl Inner {
         if bridged > 1 {
             self.set_way_out(container, netns)?;
         }
+        self.serve_names(container, netns)?;
         let sockets = self.publish_ports(container)?;
         container.save()?;
         self.publish_connections(container);
@@ -151,6 +153,7 @@ impl Inner {
         let record = container.record();
         let Some(run) = &record.run else { return };
         self.unpublish_ports(container);
+        self.resolver.detach(&record.id);
         run.endpoints.iter().for_each(|place| self.give_back(&record, place));
     }
 

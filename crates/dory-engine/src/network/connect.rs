@@ -166,6 +166,8 @@ impl Inner {
     /// Lets way out and published ports follow a change of the container's endpoints.
     fn after_change(&self, container: &Container, netns: &OwnedFd) -> Result<()> {
         self.set_way_out(container, netns.as_fd())?;
+        self.serve_change(container, netns)?;
+        crate::container::update_etc_files(self, container, &container.record())?;
         let sockets = self.move_ports(container)?;
         if !sockets.is_empty() {
             // The shim holds the ports from here on, and so they outlive this engine.

@@ -23,6 +23,7 @@ mod options;
 mod publish;
 mod record;
 mod remove;
+mod resolver;
 mod restore;
 mod set;
 mod settings;
@@ -32,6 +33,7 @@ pub use details::{
     ConfigReference, NetworkContainer, NetworkCreate, NetworkDetails, NetworkIpam, NetworkIpamConfig,
 };
 pub(crate) use links::Link;
+pub(crate) use resolver::{Resolver, embedded_resolv_conf, uses_resolver};
 pub(crate) use set::Networks;
 
 /// Names of the networks that every engine has.

@@ -28,6 +28,7 @@ impl Inner {
                     tracing::warn!(container.id = %record.id, network = place.name, "A running container's network is gone");
                 }
             }
+            self.serve_names_again(container);
         }
     }
 

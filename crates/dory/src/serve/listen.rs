@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dory_api::Listener;
+use dory_api::{Listener, ServerTls};
 use rustix::fs::{Gid, Mode};
 
 /// systemd passes its sockets from this descriptor on (sd_listen_fds(3)).
@@ -52,20 +52,38 @@ pub fn unix_paths(hosts: &[String], passed: &[Bound]) -> Result<Vec<PathBuf>> {
 
 /// Listens on every address.
 ///
+/// TCP sockets speak `tls`, where there is one, whoever made them.
+///
 /// # Errors
 /// An address that is none, or is taken; a unix socket that nobody answers on is replaced.
-pub fn bind_all(hosts: &[String], passed: Vec<Bound>, group: Option<&str>) -> Result<Vec<Bound>> {
-    let mut all = passed;
+pub fn bind_all(
+    hosts: &[String],
+    passed: Vec<Bound>,
+    group: Option<&str>,
+    tls: Option<&ServerTls>,
+) -> Result<Vec<Bound>> {
+    let secured = |listener, tls: Option<&ServerTls>| match tls {
+        Some(tls) => Listener::Tls(listener, tls.clone()),
+        None => Listener::Tcp(listener),
+    };
+    let secure = |bound: Bound| match bound.listener {
+        Listener::Tcp(listener) => Bound { listener: secured(listener, tls), path: bound.path },
+        _ => bound,
+    };
+    let mut all: Vec<_> = passed.into_iter().map(secure).collect();
     for host in hosts {
         if let Some(path) = host.strip_prefix("unix://") {
             let listener =
                 bind_unix(Path::new(path), group).with_context(|| format!("cannot listen on `{host}`"))?;
             all.push(Bound { listener: Listener::Unix(listener), path: Some(PathBuf::from(path)) });
         } else if let Some(address) = host.strip_prefix("tcp://") {
-            let listener = TcpListener::bind(with_port(address))
+            let port = if tls.is_some() { 2376 } else { 2375 };
+            let listener = TcpListener::bind(with_port(address, port))
                 .with_context(|| format!("cannot listen on `{host}`"))?;
-            warn_about_tcp(&listener, host);
-            all.push(Bound { listener: Listener::Tcp(listener), path: None });
+            if tls.is_none() {
+                warn_about_tcp(&listener, host);
+            }
+            all.push(Bound { listener: secured(listener, tls), path: None });
         } else if !host.starts_with("fd://") {
             bail!("invalid address `{host}`: unix://PATH, tcp://ADDRESS:PORT or fd:// is needed");
         }
@@ -83,9 +101,9 @@ fn warn_about_tcp(listener: &TcpListener, host: &str) {
     }
 }
 
-fn with_port(address: &str) -> String {
+fn with_port(address: &str, port: u16) -> String {
     let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if has_port { address.to_owned() } else { format!("{address}:2375") }
+    if has_port { address.to_owned() } else { format!("{address}:{port}") }
 }
 
 fn bind_unix(path: &Path, group: Option<&str>) -> Result<UnixListener> {

@@ -77,6 +77,7 @@ fn run(options: Options) -> Result<()> {
 async fn serve(options: &Options) -> Result<()> {
     let mut config = options.engine()?;
     let hosts = options.hosts();
+    let tls = options.tls()?;
     let passed = listen::passed(&hosts)?;
     config.sockets = listen::unix_paths(&hosts, &passed)?;
     // The probe tries things on it. Nobody else may look in: layers hold set-user-id programs (CVE-2021-41091).
@@ -103,7 +104,7 @@ async fn serve(options: &Options) -> Result<()> {
     if promised {
         verdict.as_mut().await?;
     }
-    let bound = listen::bind_all(&hosts, passed, options.group.as_deref())?;
+    let bound = listen::bind_all(&hosts, passed, options.group.as_deref(), tls.as_ref())?;
     let paths: Vec<PathBuf> = bound.iter().filter_map(|bound| bound.path.clone()).collect();
     let listeners = bound.into_iter().map(|bound| bound.listener).collect();
     if let Some(path) = &options.pidfile {

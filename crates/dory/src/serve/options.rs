@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
+use dory_api::ServerTls;
 use dory_engine::{
     AddressPool, BridgeOptions, EngineConfig, IdRange, PrivilegedMode, RegistryConfig, SocketMount,
 };
@@ -53,6 +54,21 @@ pub struct Options {
     #[arg(long)]
     #[serde(default)]
     pub share_store: bool,
+    /// Speak TLS on TCP sockets; implied by --tlsverify.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub tls: Option<bool>,
+    /// Speak TLS on TCP sockets, and let those in only who show a certificate of --tlscacert.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub tlsverify: Option<bool>,
+    /// Certificate authority of the clients, in PEM form [default: ~/.docker/ca.pem].
+    #[arg(long, value_name = "FILE")]
+    pub tlscacert: Option<PathBuf>,
+    /// The engine's certificate, in PEM form [default: ~/.docker/cert.pem].
+    #[arg(long, value_name = "FILE")]
+    pub tlscert: Option<PathBuf>,
+    /// The key of that certificate, in PEM form [default: ~/.docker/key.pem].
+    #[arg(long, value_name = "FILE")]
+    pub tlskey: Option<PathBuf>,
     /// Group that may use the unix sockets [default: docker if it exists, else root's].
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
@@ -178,6 +194,11 @@ impl Options {
             socket_mount: self.socket_mount.or(file.socket_mount),
             lower_stores: list(self.lower_stores, file.lower_stores),
             share_store: self.share_store || file.share_store,
+            tls: self.tls.or(file.tls),
+            tlsverify: self.tlsverify.or(file.tlsverify),
+            tlscacert: self.tlscacert.or(file.tlscacert),
+            tlscert: self.tlscert.or(file.tlscert),
+            tlskey: self.tlskey.or(file.tlskey),
             group: self.group.or(file.group),
             bridge: self.bridge.or(file.bridge),
             bip: self.bip.or(file.bip),
@@ -207,6 +228,25 @@ impl Options {
         } else {
             self.hosts.clone()
         }
+    }
+
+    /// How TCP sockets are encrypted; `None` for not at all.
+    ///
+    /// # Errors
+    /// Files that are missing or of no use.
+    pub fn tls(&self) -> Result<Option<ServerTls>> {
+        let verify = self.tlsverify.unwrap_or(false);
+        if !verify && !self.tls.unwrap_or(false) {
+            return Ok(None);
+        }
+        let directory = std::env::var_os("DOCKER_CERT_PATH").map_or_else(
+            || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".docker"),
+            PathBuf::from,
+        );
+        let file = |given: &Option<PathBuf>, name| given.clone().unwrap_or_else(|| directory.join(name));
+        let clients = verify.then(|| file(&self.tlscacert, "ca.pem"));
+        let (certificate, key) = (file(&self.tlscert, "cert.pem"), file(&self.tlskey, "key.pem"));
+        Ok(Some(ServerTls::load(&certificate, &key, clients.as_deref())?))
     }
 
     /// The engine's configuration.

@@ -1,6 +1,7 @@
 //! The verbs of images.
 
 mod archive;
+mod build_dind;
 mod history;
 mod list;
 mod manage;
@@ -19,6 +20,7 @@ pub(super) use pull::{PULL, pull};
 
 /// `dory image ...`.
 pub(super) const COMMANDS: &[Entry] = &[
+    entry(&["build-dind"], &build_dind::BUILD_DIND),
     entry(&["history"], &HISTORY),
     entry(&["import"], &IMPORT),
     entry(&["inspect"], &super::inspect::INSPECT_IMAGE),
