@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::process::{run, script};
 use crate::{debian, paths};
 
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 14] = [
     "busybox-static",
     "ca-certificates",
     "curl",

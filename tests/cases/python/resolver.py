@@ -40,7 +40,10 @@ def by_streams(server):
     while True:
         client, _ = server.accept()
         with client:
-            length = struct.unpack(">H", client.recv(2, socket.MSG_WAITALL))[0]
+            head = client.recv(2, socket.MSG_WAITALL)
+            if len(head) < 2:
+                continue
+            length = struct.unpack(">H", head)[0]
             found = answer(client.recv(length, socket.MSG_WAITALL), 65535)
             client.sendall(struct.pack(">H", len(found)) + found)
 
