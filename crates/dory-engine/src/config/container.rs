@@ -120,6 +120,10 @@ pub struct UpdateConfig {
     pub cpu_period: i64,
     /// CFS quota, microseconds.
     pub cpu_quota: i64,
+    /// Refused: no kernel with cgroup v2 has it.
+    pub cpu_realtime_period: i64,
+    /// Refused, as the period.
+    pub cpu_realtime_runtime: i64,
     /// CPUs.
     pub cpuset_cpus: String,
     /// Memory nodes.

@@ -24,6 +24,7 @@ impl Engine {
             validate::restart_policy(&update.restart_policy, false)?;
             // Only what the update brings is checked by itself, as dockerd does.
             let mut changes = changes(&update);
+            validate::realtime(&changes)?;
             let warnings = validate::resources(&mut changes, &inner, Purpose::Update)?;
             let record = target.record();
             let cannot = |error: EngineError| {
@@ -59,6 +60,8 @@ fn changes(update: &UpdateConfig) -> HostConfig {
         blkio_weight: update.blkio_weight,
         cpu_period: update.cpu_period,
         cpu_quota: update.cpu_quota,
+        cpu_realtime_period: update.cpu_realtime_period,
+        cpu_realtime_runtime: update.cpu_realtime_runtime,
         cpuset_cpus: update.cpuset_cpus.clone(),
         cpuset_mems: update.cpuset_mems.clone(),
         memory_reservation: update.memory_reservation,

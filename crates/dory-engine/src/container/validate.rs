@@ -240,12 +240,7 @@ pub(crate) fn foreign(config: &ContainerConfig, host: &HostConfig) -> Result<()>
     if let Some((name, _)) = windows.iter().find(|(_, given)| *given) {
         return Err(EngineError::invalid(format!("invalid option: {name} is supported on Windows only")));
     }
-    if host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0 {
-        return Err(EngineError::invalid(
-            "invalid option: CpuRealtimePeriod and CpuRealtimeRuntime are not supported: your kernel does not support \
-             CPU real-time scheduler",
-        ));
-    }
+    realtime(host)?;
     // The driver matters where a volume would be made with it.
     let volumes = config.volumes.iter().flatten().count() > 0
         || host.binds.iter().any(|bind| !bind.is_empty() && !bind.starts_with('/'));
@@ -257,6 +252,17 @@ pub(crate) fn foreign(config: &ContainerConfig, host: &HostConfig) -> Result<()>
     }
     if !host.cgroup.is_empty() {
         return Err(EngineError::invalid(format!("invalid cgroup mode: {}", host.cgroup)));
+    }
+    Ok(())
+}
+
+/// Refuses the real-time scheduler's limits by name.
+pub(crate) fn realtime(host: &HostConfig) -> Result<()> {
+    if host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0 {
+        return Err(EngineError::invalid(
+            "invalid option: CpuRealtimePeriod and CpuRealtimeRuntime are not supported: your kernel does not support \
+             CPU real-time scheduler",
+        ));
     }
     Ok(())
 }

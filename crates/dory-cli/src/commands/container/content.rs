@@ -49,6 +49,7 @@ pub(crate) const COMMIT: Command = Command {
 };
 
 const UPDATE_FLAGS: &[Flag] = &[
+    long_value("blkio-weight", "uint16", "Share of disk time, 10 to 1000, 0 for the default"),
     value("cpu-shares", 'c', "int", "Share of CPU time relative to other containers"),
     long_value("cpu-period", "int", "Period of the CPU limit in microseconds"),
     long_value("cpu-quota", "int", "CPU time per period in microseconds"),

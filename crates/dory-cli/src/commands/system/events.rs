@@ -31,7 +31,10 @@ pub(crate) const EVENTS: Command = Command {
 
 async fn events(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let arguments = &invocation.arguments;
-    let template = match arguments.text("format") {
+    let format = arguments.text("format");
+    // Printed as JSON an event has no other names than its own.
+    let whole = format.contains("json .");
+    let template = match format {
         "" => None,
         "json" => Some(Template::parse("{{json .}}")?),
         format => Some(Template::parse(format)?),
@@ -52,7 +55,8 @@ async fn events(invocation: &Invocation<'_>) -> Result<ExitStatus> {
         while let Some(Ok(event)) = events.next() {
             consumed = events.byte_offset();
             let line = match &template {
-                Some(template) => template.render(&event)?,
+                Some(template) if whole => template.render(&event)?,
+                Some(template) => template.render(&with_go_names(event))?,
                 None => line(&event),
             };
             print(&format!("{line}\n"))?;
@@ -60,6 +64,33 @@ async fn events(invocation: &Invocation<'_>) -> Result<ExitStatus> {
         text.drain(..consumed);
     }
     Ok(ExitStatus::Success)
+}
+
+/// Adds the fields by the names that templates of the docker command know, where JSON has others. Old clients' fields are
+/// empty where an event has none.
+fn with_go_names(event: Data) -> Data {
+    const NAMES: [(&str, &str); 6] = [
+        ("Status", "status"),
+        ("ID", "id"),
+        ("From", "from"),
+        ("Scope", "scope"),
+        ("Time", "time"),
+        ("TimeNano", "timeNano"),
+    ];
+    let known: Vec<_> = NAMES
+        .iter()
+        .map(|(go, json)| {
+            let value = event.get(json).cloned().unwrap_or_else(|| Data::Text(String::new()));
+            ((*go).to_owned(), value)
+        })
+        .collect();
+    match event {
+        Data::Map(mut fields) => {
+            fields.extend(known);
+            Data::Map(fields)
+        }
+        other => other,
+    }
 }
 
 /// `2006-01-02T15:04:05.000000000Z container start ID (image=busybox, name=web)`.
@@ -91,6 +122,13 @@ fn line(event: &Data) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn templates_know_the_names_of_go() {
+        let event = serde_json::from_str(r#"{"Type":"volume","Action":"create","time":7}"#).unwrap();
+        let template = Template::parse("{{.Type}} [{{.Status}}] {{.Time}}").unwrap();
+        assert_eq!(template.render(&with_go_names(event)).unwrap(), "volume [] 7");
+    }
 
     #[test]
     fn writes_events_as_docker_does() {

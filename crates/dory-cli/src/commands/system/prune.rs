@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::super::filters::Filters;
@@ -119,6 +119,10 @@ async fn remove(invocation: &Invocation<'_>, kind: Kind) -> Result<(String, i64)
 async fn prune(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let arguments = &invocation.arguments;
     let (all, volumes) = (arguments.on("all"), arguments.on("volumes"));
+    // Said before anything is gone.
+    if volumes && arguments.list("filter").iter().any(|filter| filter.starts_with("until=")) {
+        bail!("the \"until\" filter is not supported with \"--volumes\"");
+    }
     if !arguments.on("force") {
         let mut warning = "This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n".to_owned();
         if volumes {
