@@ -5,13 +5,19 @@
 //! `cargo xtask fuzz` runs the programs; this crate's test runs every target over its seeds.
 
 mod create_body;
+mod image_archive;
+mod image_config;
 mod image_reference;
+mod layer_archive;
 mod log_chain;
 mod query;
 mod stream_frames;
 
 pub use create_body::create_body;
+pub use image_archive::image_archive;
+pub use image_config::image_config;
 pub use image_reference::image_reference;
+pub use layer_archive::layer_archive;
 pub use log_chain::{json_log, local_log};
 pub use query::query;
 pub use stream_frames::stream_frames;
@@ -22,8 +28,11 @@ pub type Target = fn(&[u8]);
 /// Every target by its name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("create_body", create_body),
+    ("image_archive", image_archive),
+    ("image_config", image_config),
     ("image_reference", image_reference),
     ("json_log", json_log),
+    ("layer_archive", layer_archive),
     ("local_log", local_log),
     ("query", query),
     ("stream_frames", stream_frames),

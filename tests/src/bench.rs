@@ -2,6 +2,8 @@
 //!
 //! Nothing here fails for being slow: the numbers are for people.
 
+mod images;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,6 +32,9 @@ pub struct BenchArguments {
     /// Scratch space.
     #[arg(long, default_value = "/var/tmp/dory-bench")]
     work: PathBuf,
+    /// Measure loading and saving an image of so many MiB, and nothing else.
+    #[arg(long, default_value_t = 0)]
+    image_size: u64,
     /// How often each thing is done.
     #[arg(long, default_value_t = 21)]
     rounds: usize,
@@ -50,6 +55,11 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
         [engine(EngineKind::Dory, &arguments.dory)?, engine(EngineKind::Dockerd, &arguments.dockerd)?];
     let docker = arguments.tools.join("new/docker");
     let mut table = Table::default();
+    if arguments.image_size > 0 {
+        engines.iter_mut().try_for_each(|engine| engine.start().map(drop))?;
+        images::run(arguments, &docker, &engines, &mut table)?;
+        return end(arguments, engines, &table);
+    }
     starts(&mut engines, arguments.rounds.min(11), &mut table)?;
     for engine in &mut engines {
         engine.start()?;
@@ -74,6 +84,11 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
     let theirs: Vec<&Path> =
         docker_parts.iter().map(PathBuf::as_path).chain([arguments.dockerd.as_path(), runc]).collect();
     table.row("size of what is installed, MB", vec![size(&[&arguments.dory])], vec![size(&theirs)], vec![]);
+    end(arguments, engines, &table)
+}
+
+/// Prints what was measured, and takes everything down.
+fn end(arguments: &BenchArguments, mut engines: [Engine; 2], table: &Table) -> Result<()> {
     table.print();
     for engine in &mut engines {
         engine.stop(Signal::TERM)?;
@@ -259,7 +274,7 @@ impl Table {
 
     fn print(&self) {
         println!("\nmedian (min..max)");
-        println!("{:52} {:>26} {:>26} {:>8} {:>24}", "", "dory", "dockerd", "ratio", "crun run");
+        println!("{:52} {:>26} {:>26} {:>8} {:>24}", "", "dory", "dockerd", "ratio", "floor");
         for (what, [dory, dockerd, floor]) in &self.0 {
             let ratio = median(dory) / median(dockerd);
             let shown = [shown(dory), shown(dockerd), shown(floor)];

@@ -62,6 +62,12 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Loading and saving an image of about a gigabyte, beside dockerd, podman where it is installed, and plain tools.
+    Images {
+        /// Its size in MiB.
+        #[arg(long, default_value_t = 1024)]
+        size: u64,
+    },
 }
 
 fn main() -> Result<()> {
@@ -74,6 +80,7 @@ fn main() -> Result<()> {
         Verb::Inspector { arguments } => test::inspector(&arguments),
         Verb::DockerPy(arguments) => docker_py::run(&arguments),
         Verb::Bench(Bench::Run { arguments }) => test::bench(&arguments),
+        Verb::Bench(Bench::Images { size }) => test::bench(&["--image-size".to_owned(), size.to_string()]),
         Verb::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
     }

@@ -1,5 +1,6 @@
 //! Images: what the API says of them.
 
+mod list;
 mod platform;
 mod save;
 mod share;
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
-use dory_store::{Image, ImagePlatform, ImageUser, Removed, RunConfig, StoreError, StoreErrorKind};
+use dory_store::{ImagePlatform, ImageUser, Removed, RunConfig, StoreError, StoreErrorKind};
 use dory_types::{ImageId, ImageReference, Timestamp};
 use serde::Serialize;
 
@@ -49,7 +50,7 @@ pub struct ImportOptions {
 pub struct ImageSummary {
     /// With `sha256:`.
     pub id: String,
-    /// Empty: builds keep no parents.
+    /// The image that it was built from here.
     pub parent_id: String,
     /// `busybox:latest`...
     pub repo_tags: Vec<String>,
@@ -245,19 +246,19 @@ impl Engine {
         .await
     }
 
-    /// The images that the filters choose, newest first. `all` is for intermediate images, of which there are none.
+    /// The images that the filters choose, newest first; with `all` also nameless ones that others were built from.
     ///
     /// # Errors
     /// `Invalid` for a filter that makes no sense.
     pub async fn list_images(
         &self,
         filters: &Filters,
-        _all: bool,
+        all: bool,
         shared_size: bool,
     ) -> Result<Vec<ImageSummary>> {
         filters.validate(FILTERS)?;
         let (inner, filters) = (Arc::clone(&self.inner), filters.clone());
-        blocking(move || inner.list_images(&filters, shared_size)).await
+        blocking(move || inner.list_images(&filters, all, shared_size)).await
     }
 
     /// Everything about an image.
@@ -351,55 +352,6 @@ impl Inner {
                 .then(|| ImageUser { container: record.id.clone(), running: record.state.running })
         });
         users.collect()
-    }
-
-    fn list_images(&self, filters: &Filters, shared_size: bool) -> Result<Vec<ImageSummary>> {
-        let dangling = filters.boolean("dangling")?;
-        let created = |name: &str| -> Result<Option<Timestamp>> {
-            let reference = filters.get(name).first();
-            let image =
-                reference.map(|reference| self.store.image(reference).map_err(store_error)).transpose()?;
-            Ok(image.map(|image| image.config.created.unwrap_or_default()))
-        };
-        let (before, since) = (created("before")?, created("since")?);
-        let until = prune_until(filters)?;
-        let mut images = self.store.images().map_err(store_error)?;
-        images.retain(|image| {
-            let created = image.config.created.unwrap_or_default();
-            dangling.is_none_or(|dangling| dangling == image.references.is_empty())
-                && before.is_none_or(|before| created < before)
-                && since.is_none_or(|since| created > since)
-                && until.is_none_or(|until| created < until)
-                && filters.labels("label", &image.config.config.labels)
-                && filters.any("reference", |pattern| {
-                    image.references.iter().any(|name| matches_reference(pattern, name))
-                })
-        });
-        images.sort_by(|one, other| {
-            other.config.created.cmp(&one.config.created).then_with(|| one.id.cmp(&other.id))
-        });
-        if filters.contains("reference") {
-            // Of each image only the names that were asked for are shown.
-            let wanted =
-                |name: &ImageReference| filters.any("reference", |pattern| matches_reference(pattern, name));
-            images.iter_mut().for_each(|image| image.references.retain(wanted));
-        }
-        Ok(images.iter().map(|image| self.image_summary(image, shared_size)).collect())
-    }
-
-    pub(crate) fn image_summary(&self, image: &Image, counted: bool) -> ImageSummary {
-        let labels = &image.config.config.labels;
-        ImageSummary {
-            id: format!("sha256:{}", image.id),
-            parent_id: image.parent.as_ref().map(|parent| format!("sha256:{parent}")).unwrap_or_default(),
-            repo_tags: image.repo_tags(),
-            repo_digests: image.repo_digests(),
-            created: image.config.created.map_or(0, |created| created.unix_seconds()),
-            size: signed(image.size),
-            shared_size: if counted { 0 } else { -1 },
-            labels: Some(labels.clone()).filter(|labels| !labels.is_empty()),
-            containers: if counted { self.image_users(&image.id).len() as i64 } else { -1 },
-        }
     }
 
     fn image_details(&self, reference: &str) -> Result<ImageDetails> {
@@ -529,27 +481,6 @@ pub(crate) fn parse_target(repository: &str, tag: &str) -> Result<ImageReference
     text.parse().map_err(|error: dory_types::ReferenceError| EngineError::invalid(error.to_string()))
 }
 
-/// dockerd's `reference` filter: a shell pattern over the short name, with or without tag.
-fn matches_reference(pattern: &str, name: &ImageReference) -> bool {
-    let familiar = name.familiar();
-    let repository = name.repository().familiar();
-    glob(pattern.as_bytes(), familiar.as_bytes()) || glob(pattern.as_bytes(), repository.as_bytes())
-}
-
-/// `*` (not across `/`) and `?`, as Go's `path.Match` has them.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.first(), text.first()) {
-        (None, None) => true,
-        (Some(b'*'), _) => {
-            glob(&pattern[1..], text)
-                || text.first().is_some_and(|byte| *byte != b'/') && glob(pattern, &text[1..])
-        }
-        (Some(b'?'), Some(byte)) if *byte != b'/' => glob(&pattern[1..], &text[1..]),
-        (Some(expected), Some(byte)) if expected == byte => glob(&pattern[1..], &text[1..]),
-        _ => false,
-    }
-}
-
 /// An image's configuration in the API's form.
 fn container_config(run: &RunConfig) -> ContainerConfig {
     let health = |check: &dory_store::HealthcheckConfig| HealthConfig {
@@ -582,27 +513,5 @@ fn container_config(run: &RunConfig) -> ContainerConfig {
         stop_timeout: run.stop_timeout,
         shell: StrSlice(Some(run.shell.clone()).filter(|shell| !shell.is_empty())),
         ..ContainerConfig::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn matches_patterns() {
-        for (pattern, text, matches) in [
-            ("busy*", "busybox:latest", true),
-            ("*/app", "me/app", true),
-            ("*", "me/app", false),
-            ("busybox:?", "busybox:1", true),
-            ("busybox", "busybox", true),
-            ("busybox", "busybox:1", false),
-        ] {
-            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), matches, "{pattern} {text}");
-        }
-        let name: ImageReference = "busybox:1".parse().unwrap();
-        assert!(matches_reference("busybox", &name) && matches_reference("b*:1", &name));
-        assert!(!matches_reference("alpine", &name));
     }
 }

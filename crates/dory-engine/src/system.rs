@@ -198,7 +198,7 @@ impl Engine {
             if images {
                 let all = inner.store.images().map_err(crate::image::store_error)?;
                 usage.layers_size = inner.layers_size(&all);
-                usage.images = Some(all.iter().map(|image| inner.image_summary(image, true)).collect());
+                usage.images = Some(inner.counted_images(&all));
             }
             if volumes {
                 usage.volumes = Some(inner.volume_usage());

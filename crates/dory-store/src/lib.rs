@@ -23,6 +23,8 @@ mod content;
 mod directory;
 mod error;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod image;
 mod layer;
 mod lock;

@@ -1,10 +1,12 @@
 //! An image whose layers came one by one: pulled, committed or built.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use dory_types::{Digest, ImageId, ImageReference, Timestamp};
 
 use super::LoadedImage;
+use super::archive::check_layer_count;
 use crate::error::StoreError;
 use crate::store::{LayerLease, Store, parse_config};
 
@@ -30,7 +32,8 @@ impl Store {
     pub fn add_image(self: &Arc<Self>, image: NewImage<'_>) -> Result<LoadedImage, StoreError> {
         let NewImage { config, layers, references, parent } = image;
         let needed = parse_config(config)?.rootfs.diff_ids;
-        let have: Vec<Digest> = layers.iter().map(LayerLease::diff_id).collect();
+        check_layer_count(&needed)?;
+        let have: HashSet<Digest> = layers.iter().map(LayerLease::diff_id).collect();
         if needed.iter().any(|layer| !have.contains(layer)) {
             return Err(StoreError::Layers { image: Digest::of(config) });
         }

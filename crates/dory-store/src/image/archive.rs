@@ -1,6 +1,6 @@
 //! What an image archive says about itself: `docker save`'s `manifest.json`, or an OCI image layout.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use dory_types::{Digest, ImageReference};
 use serde::Deserialize;
@@ -14,6 +14,8 @@ const DOCKER_MANIFEST: &str = "manifest.json";
 const OCI_INDEX: &str = "index.json";
 /// How many links lead from one member to another at most.
 const LINKS_MAX: usize = 8;
+/// The most lower directories that overlayfs takes (kernel, fs/overlayfs, `OVL_MAX_STACK`).
+const DEPTH_MAX: usize = 500;
 
 /// An image archive is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +74,21 @@ pub enum ArchiveError {
     /// A blob is not what its descriptor says.
     #[error("blob `{0}` has another digest or size than its descriptor says")]
     Blob(Digest),
+    /// No kernel mounts that many.
+    #[error("the image has {0} layers, and overlayfs takes no more than {DEPTH_MAX}")]
+    TooManyLayers(usize),
     /// No image for this machine.
     #[error("no matching manifest for linux/{0} in the archive")]
     Platform(String),
     /// An index leads to an index, and so on.
     #[error("the archive's indexes are nested too deeply")]
     NestedTooDeeply,
+}
+
+/// Refuses an image that could never be mounted. A layer that it has twice counts once.
+pub(super) fn check_layer_count(diff_ids: &[Digest]) -> Result<(), ArchiveError> {
+    let distinct: HashSet<&Digest> = diff_ids.iter().collect();
+    if distinct.len() > DEPTH_MAX { Err(ArchiveError::TooManyLayers(distinct.len())) } else { Ok(()) }
 }
 
 /// Small members by their cleaned names, and links among members.

@@ -1,6 +1,6 @@
 //! `docker load`: from an archive's stream to images, with layers unpacked side by side while the stream arrives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use dory_types::{Digest, ImageId, ImageReference};
 use tar::EntryType;
 
 use super::ImageConfig;
-use super::archive::{self, ArchiveError, ArchivedImage, Documents, clean};
+use super::archive::{self, ArchiveError, ArchivedImage, Documents, check_layer_count, clean};
 use super::member::{Spool, SpoolReader};
 use crate::compression::{Compression, SNIFF_LENGTH, decompress, sniff};
 use crate::error::StoreError;
@@ -24,6 +24,8 @@ const BUFFER: usize = 256 << 10;
 const DOCUMENT_LENGTH_MAX: u64 = 8 << 20;
 /// All documents together, in bytes.
 const DOCUMENTS_LENGTH_MAX: usize = 64 << 20;
+/// How many layers an archive may have for all of its images.
+const LAYERS_MAX: usize = 10_000;
 
 /// How far the reading of an archive is; called on the reading thread for each piece.
 #[derive(Debug, Clone, Copy)]
@@ -111,8 +113,13 @@ impl Store {
                 scope.spawn(|| self.unpack_jobs(&receiver, &layers));
             }
             // The sender dies with this closure's end, and with it the threads.
-            let mut reader =
-                ArchiveReader { store: self, jobs: sender, documents: Documents::default(), total: 0 };
+            let mut reader = ArchiveReader {
+                store: self,
+                jobs: sender,
+                documents: Documents::default(),
+                total: 0,
+                layers: 0,
+            };
             reader.read(source, on_progress).map(|()| reader.documents)
         })?;
         Ok(Contents { documents, layers: layers.into_inner().unwrap_or_else(PoisonError::into_inner) })
@@ -154,8 +161,8 @@ impl Store {
         images: Vec<PlannedImage>,
         layers: Layers,
     ) -> Result<Vec<LoadedImage>, StoreError> {
-        let needed =
-            |lease: &LayerLease| images.iter().any(|image| image.diff_ids.contains(&lease.diff_id()));
+        let needed: HashSet<Digest> = images.iter().flat_map(|image| &image.diff_ids).copied().collect();
+        let needed = |lease: &LayerLease| needed.contains(&lease.diff_id());
         // The others go with the end of this statement: no image has them.
         let leases = layers.into_values().flatten().map(|(lease, _)| lease).filter(needed).collect();
         let mut change = self.change(leases)?;
@@ -188,6 +195,7 @@ fn plan(image: ArchivedImage, layers: &mut Layers) -> Result<PlannedImage, Store
     let config = ImageConfig::parse(&image.config)
         .map_err(|source| StoreError::Config { image: Digest::of(&image.config), source })?;
     let diff_ids = config.rootfs.diff_ids;
+    check_layer_count(&diff_ids)?;
     if image.layers.len() != diff_ids.len() {
         return Err(ArchiveError::LayerCount { expected: image.layers.len(), found: diff_ids.len() }.into());
     }
@@ -217,6 +225,8 @@ struct ArchiveReader<'a> {
     documents: Documents,
     /// Length of all documents, in bytes.
     total: usize,
+    /// How many members were taken for layers.
+    layers: usize,
 }
 
 impl ArchiveReader<'_> {
@@ -280,6 +290,10 @@ impl ArchiveReader<'_> {
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<(), StoreError> {
         let spool = Arc::new(Spool::new(self.store.temporary()).map_err(ArchiveError::Read)?);
+        self.layers += 1;
+        if self.layers > LAYERS_MAX {
+            return Err(ArchiveError::TooLarge.into());
+        }
         // Waits while all threads are busy: they work on members that are complete.
         if self.jobs.send(Job { name: name.to_owned(), spool: Arc::clone(&spool) }).is_err() {
             return Ok(());
