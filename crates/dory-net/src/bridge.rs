@@ -17,7 +17,7 @@ use crate::dns::{DnsForwarder, ForwarderError};
 use crate::endpoint::{self, Endpoint, EndpointConfig, EndpointError, Port};
 use crate::foreign::{self, ForeignFirewall};
 use crate::forwarding::{self, Forwarding};
-use crate::ipam::{Ipam, IpamError};
+use crate::ipam::{self, Ipam, IpamError};
 use crate::lock;
 use crate::netlink::{Connection, NetlinkError};
 use crate::network::{Driver, Network, NetworkSubnet};
@@ -317,30 +317,12 @@ impl BridgeNetwork {
     /// # Errors
     /// As [`Ipam::allocate`]; then none is taken.
     pub fn allocate(&self, requested: &[IpAddr]) -> Result<Vec<IpAddr>, IpamError> {
-        let mut all = self.ipam();
-        let stray = |address: &&IpAddr| {
-            !self.network.subnets.iter().any(|place| place.subnet.is_ipv4() == address.is_ipv4())
-        };
-        if let Some(address) = requested.iter().find(stray) {
-            return Err(IpamError::OutOfRange { address: *address });
-        }
-        let mut taken = Vec::new();
-        for (ipam, place) in all.iter_mut().zip(&self.network.subnets) {
-            let wish = requested.iter().find(|it| it.is_ipv4() == place.subnet.is_ipv4()).copied();
-            match ipam.allocate(wish) {
-                Ok(address) => taken.push(address),
-                Err(error) => {
-                    release(&mut all, &taken);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(taken)
+        ipam::allocate_all(&mut self.ipam(), requested)
     }
 
     /// Gives a container's addresses back.
     pub fn release(&self, addresses: &[IpAddr]) {
-        release(&mut self.ipam(), addresses);
+        ipam::release_all(&mut self.ipam(), addresses);
     }
 
     /// Takes the addresses that running containers hold; returns those that are of none of the subnets.
@@ -447,13 +429,6 @@ impl BridgeNetwork {
     fn ipam(&self) -> MutexGuard<'_, Vec<Ipam>> {
         // A panic elsewhere leaves sets of addresses, which are always whole.
         self.ipam.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Gives `addresses` back to whichever subnet has them.
-fn release(all: &mut [Ipam], addresses: &[IpAddr]) {
-    for address in addresses {
-        all.iter_mut().for_each(|ipam| ipam.release(*address));
     }
 }
 

@@ -299,7 +299,7 @@ fn random_group() -> Result<u32, rustix::io::Errno> {
 }
 
 /// A name for the host's end of a pair: fifteen bytes, the most that an interface's name may have.
-fn host_interface_name() -> Result<String, EndpointError> {
+pub(crate) fn host_interface_name() -> Result<String, EndpointError> {
     let mut bytes = [0; 5];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(EndpointError::Name)?;

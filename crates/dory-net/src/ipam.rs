@@ -111,6 +111,35 @@ impl Ipam {
     }
 }
 
+/// Takes one address in each of the subnets `all`: the one of `requested` that is of its family, or the lowest that is free.
+/// On failure none is taken.
+pub(crate) fn allocate_all(all: &mut [Ipam], requested: &[IpAddr]) -> Result<Vec<IpAddr>, IpamError> {
+    let stray = |address: &&IpAddr| !all.iter().any(|ipam| ipam.subnet.is_ipv4() == address.is_ipv4());
+    if let Some(address) = requested.iter().find(stray) {
+        return Err(IpamError::OutOfRange { address: *address });
+    }
+    let mut taken = Vec::new();
+    for number in 0..all.len() {
+        let ipam = &mut all[number];
+        let wish = requested.iter().find(|it| it.is_ipv4() == ipam.subnet.is_ipv4()).copied();
+        match ipam.allocate(wish) {
+            Ok(address) => taken.push(address),
+            Err(error) => {
+                release_all(all, &taken);
+                return Err(error);
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// Gives `addresses` back to whichever subnet has them.
+pub(crate) fn release_all(all: &mut [Ipam], addresses: &[IpAddr]) {
+    for address in addresses {
+        all.iter_mut().for_each(|ipam| ipam.release(*address));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

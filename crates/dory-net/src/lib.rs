@@ -21,6 +21,7 @@ mod lock;
 mod netlink;
 mod network;
 mod nftables;
+mod parent;
 mod poll;
 mod pool;
 mod port;
@@ -44,6 +45,7 @@ pub use hosts::{ExtraHost, ExtraHostError, HostTarget, Hosts};
 pub use ipam::{Ipam, IpamError};
 pub use netlink::NetlinkError;
 pub use network::{Driver, Network, NetworkSubnet};
+pub use parent::{ParentError, ParentMode, ParentNetwork, remove_interface};
 pub use pool::{AddressPool, AddressPoolError};
 pub use port::{
     PortAllocator, PortMapping, PortProxy, PortRequest, Protocol, Publication, PublishError, PublishTarget,

@@ -19,6 +19,10 @@ pub enum Driver {
     Host,
     /// Loopback only.
     Null,
+    /// A link with a MAC address of its own on a parent interface.
+    Macvlan,
+    /// A link on a parent interface, whose MAC address it shares.
+    Ipvlan,
 }
 
 impl Driver {
@@ -28,6 +32,8 @@ impl Driver {
             Self::Bridge => "bridge",
             Self::Host => "host",
             Self::Null => "null",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
         }
     }
 }
@@ -64,7 +70,7 @@ pub struct Network {
     pub driver: Driver,
     /// Its subnets, at most one for each family; none for the drivers that give no addresses.
     pub subnets: Vec<NetworkSubnet>,
-    /// The name of the bridge; empty for the other drivers.
+    /// The name of the bridge, or of the parent interface; empty for the other drivers.
     pub bridge: String,
     /// The size of the largest packet, in bytes; 0 for the other drivers.
     pub mtu: u32,

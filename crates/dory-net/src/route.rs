@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::address::MacAddress;
 use crate::netlink::{Attributes, Connection, Message, NetlinkError, flags};
+use crate::parent::ParentMode;
 use crate::subnet::Subnet;
 
 const RTM_NEWLINK: u16 = 16;
@@ -20,6 +21,7 @@ const RTM_GETROUTE: u16 = 26;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
@@ -33,6 +35,8 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 /// `IN6_ADDR_GEN_MODE_NONE`: no link-local address, hence no duplicate address detection and no router solicitation.
@@ -152,6 +156,51 @@ pub(crate) fn create_veth(host: &str, master: u32, mtu: u32, peer: &VethPeer<'_>
                     .bytes(IFLA_NET_NS_FD, &peer.netns.as_raw_fd().to_ne_bytes());
             });
         });
+    });
+    message
+}
+
+/// A link on a parent interface.
+pub(crate) struct Child<'a> {
+    pub(crate) name: &'a str,
+    /// Index of the parent, in this namespace.
+    pub(crate) parent: u32,
+    pub(crate) mode: ParentMode,
+    pub(crate) mac: Option<MacAddress>,
+    pub(crate) mtu: Option<u32>,
+    /// Where the link is to be; this namespace where none is given.
+    pub(crate) netns: Option<BorrowedFd<'a>>,
+}
+
+/// Creates a link on a parent interface, down.
+pub(crate) fn create_child(link: &Child<'_>) -> Message {
+    let mut message = Message::new(
+        RTM_NEWLINK,
+        flags::ACK | flags::CREATE | flags::EXCL,
+        &ifinfo(AF_UNSPEC, 0, false),
+        format!("create the link `{}`", link.name),
+    );
+    message.text(IFLA_IFNAME, link.name).u32(IFLA_LINK, link.parent);
+    if let Some(mac) = link.mac {
+        message.bytes(IFLA_ADDRESS, &mac.octets());
+    }
+    if let Some(mtu) = link.mtu {
+        message.u32(IFLA_MTU, mtu);
+    }
+    if let Some(netns) = link.netns {
+        message.bytes(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
+    }
+    message.nest(IFLA_LINKINFO, |info| match link.mode {
+        ParentMode::Macvlan(mode) => {
+            info.text(IFLA_INFO_KIND, "macvlan").nest(IFLA_INFO_DATA, |data| {
+                data.u32(IFLA_MACVLAN_MODE, mode);
+            });
+        }
+        ParentMode::Ipvlan(mode) => {
+            info.text(IFLA_INFO_KIND, "ipvlan").nest(IFLA_INFO_DATA, |data| {
+                data.bytes(IFLA_IPVLAN_MODE, &mode.to_ne_bytes());
+            });
+        }
     });
     message
 }

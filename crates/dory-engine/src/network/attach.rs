@@ -52,11 +52,11 @@ impl Inner {
     }
 
     fn take_addresses(&self, object: &NetworkObject, wish: &EndpointSettings) -> Result<Vec<IpAddr>> {
-        if object.record.driver() != Driver::Bridge {
+        if matches!(object.record.driver(), Driver::Host | Driver::Null) {
             return Ok(Vec::new());
         }
         object
-            .bridge(self)?
+            .segment(self)?
             .allocate(&wished_addresses(wish)?)
             .map_err(|error| EngineError::new(crate::ErrorKind::Forbidden, error.to_string()))
     }
@@ -66,9 +66,9 @@ impl Inner {
         self.resolver.withdraw(&place.network, &record.id);
         let Some(object) = self.networks.by_id(&place.network) else { return };
         if !place.addresses.is_empty()
-            && let Ok(bridge) = object.bridge(self)
+            && let Ok(segment) = object.segment(self)
         {
-            bridge.release(&place.addresses);
+            segment.release(&place.addresses);
         }
         object.leave(&record.id);
     }
@@ -130,7 +130,10 @@ impl Inner {
             addresses: place.addresses.clone(),
             default_route,
         };
-        object.bridge(self)?.connect(netns, &config).map_err(|error| EngineError::failed(SETUP_FAILED, error))
+        object
+            .segment(self)?
+            .connect(netns, &config)
+            .map_err(|error| EngineError::failed(SETUP_FAILED, error))
     }
 
     /// Sends what has no other way by the endpoint that leads out.

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use dory_net::Driver;
+use dory_net::{Driver, Endpoint};
 
 use super::attach::{has_no_interface, parse_mac, set_endpoint, wished_addresses};
 use super::object::NetworkObject;
@@ -151,15 +151,25 @@ impl Inner {
                 run.endpoints.retain(|place| place.name != name);
             }
         });
-        let rerouted = match &place.endpoint {
-            Some(_) => self.namespace_of(container).and_then(|netns| self.after_change(container, &netns)),
+        let left = match &place.endpoint {
+            Some(endpoint) => self.leave_by(container, endpoint),
             None => Ok(()),
         };
-        let deleted = place.endpoint.as_ref().map_or(Ok(()), |endpoint| {
-            dory_net::disconnect(endpoint)
-                .map_err(|error| EngineError::failed("cannot delete the container's interface", error))
-        });
         self.give_back(&record, &place);
+        left
+    }
+
+    /// Lets way out and ports go elsewhere, and then deletes the interface whatever came of that.
+    fn leave_by(&self, container: &Container, endpoint: &Endpoint) -> Result<()> {
+        let failed = "cannot delete the container's interface";
+        let netns = self.namespace_of(container)?;
+        let rerouted = self.after_change(container, &netns);
+        let deleted = match endpoint.host_interface.as_str() {
+            // It has no end but the container's.
+            "" => dory_net::remove_interface(netns.as_fd(), endpoint)
+                .map_err(|error| EngineError::failed(failed, error)),
+            _ => dory_net::disconnect(endpoint).map_err(|error| EngineError::failed(failed, error)),
+        };
         rerouted.and(deleted)
     }
 

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dory_net::{BridgeConfig, BridgeError, BridgeNetwork, Driver, Subnet, SubnetWish};
+use dory_net::{
+    BridgeConfig, BridgeError, BridgeNetwork, Driver, ParentError, ParentNetwork, Subnet, SubnetWish,
+};
 use dory_types::{NetworkId, Timestamp};
 
 use super::details::{NetworkCreate, NetworkIpam, NetworkIpamConfig};
 use super::is_predefined;
-use super::object::NetworkObject;
+use super::object::{Made, NetworkObject};
 use super::options::DriverOptions;
 use super::record::NetworkRecord;
 use crate::container::random_bytes;
@@ -43,6 +45,15 @@ impl Inner {
         self.refuse_overlap(&wishes)?;
         let chosen = wishes.iter().filter(|wish| wish.subnet.is_some()).map(|wish| wish.ipv4).collect();
         let id = NetworkId::from_bytes(random_bytes());
+        let interface = match driver {
+            Driver::Macvlan | Driver::Ipvlan if parsed.parent.is_empty() => {
+                return Err(EngineError::invalid(format!(
+                    "the network driver {driver} needs the option parent=INTERFACE"
+                )));
+            }
+            Driver::Macvlan | Driver::Ipvlan => parsed.parent.clone(),
+            _ => parsed.bridge.clone().unwrap_or_else(|| format!("br-{}", id.short())),
+        };
         let config = BridgeConfig {
             exact_name: parsed.bridge.is_some(),
             subnets: wishes,
@@ -53,30 +64,36 @@ impl Inner {
             intercontainer: parsed.intercontainer,
             masquerade: parsed.masquerade,
             options,
-            ..BridgeConfig::new(
-                id.clone(),
-                &request.name,
-                parsed.bridge.clone().unwrap_or_else(|| format!("br-{}", id.short())),
-                self.identity.owner(),
-            )
+            ..BridgeConfig::new(id.clone(), &request.name, interface, self.identity.owner())
         };
         let config = self.bridge.with_pools(config);
-        let bridge = BridgeNetwork::ensure(&config).map_err(refusal)?;
-        for fact in bridge.facts() {
-            tracing::warn!(%fact, network = request.name, "Bridge network");
-        }
+        let (made, network) = match parsed.mode {
+            Some(mode) => {
+                let parent = ParentNetwork::ensure(&config, mode).map_err(parent_refusal)?;
+                let network = parent.network().clone();
+                (Made::Parent(Box::new(parent)), network)
+            }
+            None => {
+                let bridge = BridgeNetwork::ensure(&config).map_err(refusal)?;
+                for fact in bridge.facts() {
+                    tracing::warn!(%fact, network = request.name, "Bridge network");
+                }
+                let network = bridge.network().clone();
+                (Made::Bridge(Box::new(bridge)), network)
+            }
+        };
         let record = NetworkRecord {
             created: Timestamp::now(),
-            enable_ipv4: bridge.network().ipv4().is_some(),
+            enable_ipv4: network.ipv4().is_some(),
             enable_ipv6: ipv6,
             internal: request.internal,
             attachable: request.attachable,
             labels: request.labels.clone().unwrap_or_default(),
             ipam_options: ipam.options.unwrap_or_default(),
             chosen_subnets: chosen,
-            network: bridge.network().clone(),
+            network,
         };
-        let object = Arc::new(NetworkObject::new(record, Some(bridge)));
+        let object = Arc::new(NetworkObject::new(record, Some(made)));
         if let Err(error) = self.networks.insert(Arc::clone(&object)) {
             if let Some(Err(error)) = object.existing_bridge().map(|bridge| bridge.remove()) {
                 tracing::warn!(error = crate::error::chain(&error), "Cannot remove a bridge");
@@ -121,9 +138,9 @@ fn check(request: &NetworkCreate) -> Result<Driver> {
         driver @ ("host" | "null") => {
             forbidden(format!("only one instance of \"{driver}\" network is allowed"))
         }
-        driver @ ("macvlan" | "ipvlan" | "overlay") => {
-            Err(EngineError::not_implemented(format!("the network driver {driver} is not supported")))
-        }
+        "macvlan" => Ok(Driver::Macvlan),
+        "ipvlan" => Ok(Driver::Ipvlan),
+        "overlay" => Err(EngineError::not_implemented("networks of a swarm are not supported")),
         driver => Err(EngineError::not_found(format!("plugin \"{driver}\" not found"))),
     }
 }
@@ -231,6 +248,15 @@ fn refusal(error: BridgeError) -> EngineError {
         _ => ErrorKind::Internal,
     };
     EngineError::new(kind, crate::error::chain(&error)).caused_by(error)
+}
+
+/// dockerd's status for what keeps a parent interface from being used.
+fn parent_refusal(error: ParentError) -> EngineError {
+    match error {
+        ParentError::Subnet(error) => refusal(error),
+        ParentError::NoParent(_) => EngineError::invalid(error.to_string()),
+        ParentError::Refused { .. } => EngineError::invalid(crate::error::chain(&error)).caused_by(error),
+    }
 }
 
 impl NetworkRecord {

@@ -1,10 +1,15 @@
 //! A network in memory.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::Deref;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dory_net::{BridgeConfig, BridgeNetwork, Driver, SubnetWish};
+use dory_net::{
+    BridgeConfig, BridgeNetwork, Driver, Endpoint, EndpointConfig, EndpointError, IpamError, ParentNetwork,
+    SubnetWish,
+};
 use dory_types::ContainerId;
 
 use super::BRIDGE;
@@ -18,6 +23,8 @@ pub(crate) struct NetworkObject {
     pub(crate) record: NetworkRecord,
     /// The bridge, once somebody has needed it.
     bridge: Mutex<Option<Arc<BridgeNetwork>>>,
+    /// The same for a network on a parent interface.
+    parent: Mutex<Option<Arc<ParentNetwork>>>,
     members: Mutex<Members>,
 }
 
@@ -46,9 +53,53 @@ impl Deref for BridgeRef<'_> {
     }
 }
 
+/// A network that was just made in the kernel.
+pub(crate) enum Made {
+    Bridge(Box<BridgeNetwork>),
+    Parent(Box<ParentNetwork>),
+}
+
+/// What gives containers their places: a bridge, or a parent interface.
+pub(crate) enum Segment<'a> {
+    Bridge(BridgeRef<'a>),
+    Parent(Arc<ParentNetwork>),
+}
+
+impl Segment<'_> {
+    pub(crate) fn allocate(&self, wished: &[IpAddr]) -> Result<Vec<IpAddr>, IpamError> {
+        match self {
+            Self::Bridge(bridge) => bridge.allocate(wished),
+            Self::Parent(parent) => parent.allocate(wished),
+        }
+    }
+
+    pub(crate) fn release(&self, addresses: &[IpAddr]) {
+        match self {
+            Self::Bridge(bridge) => bridge.release(addresses),
+            Self::Parent(parent) => parent.release(addresses),
+        }
+    }
+
+    pub(crate) fn connect(
+        &self,
+        netns: BorrowedFd<'_>,
+        config: &EndpointConfig,
+    ) -> Result<Endpoint, EndpointError> {
+        match self {
+            Self::Bridge(bridge) => bridge.connect(netns, config),
+            Self::Parent(parent) => parent.connect(netns, config),
+        }
+    }
+}
+
 impl NetworkObject {
-    pub(crate) fn new(record: NetworkRecord, bridge: Option<BridgeNetwork>) -> Self {
-        Self { record, bridge: Mutex::new(bridge.map(Arc::new)), members: Mutex::default() }
+    pub(crate) fn new(record: NetworkRecord, made: Option<Made>) -> Self {
+        let (bridge, parent) = match made {
+            Some(Made::Bridge(bridge)) => (Some(Arc::new(*bridge)), None),
+            Some(Made::Parent(parent)) => (None, Some(Arc::new(*parent))),
+            None => (None, None),
+        };
+        Self { record, bridge: Mutex::new(bridge), parent: Mutex::new(parent), members: Mutex::default() }
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {
@@ -109,6 +160,30 @@ impl NetworkObject {
         let made = Arc::new(made);
         *own = Some(Arc::clone(&made));
         Ok(BridgeRef::Own(made))
+    }
+
+    /// What gives containers their places; made where it is not there.
+    pub(crate) fn segment<'a>(&self, engine: &'a Inner) -> Result<Segment<'a>> {
+        match self.record.driver() {
+            Driver::Macvlan | Driver::Ipvlan => self.parent(engine).map(Segment::Parent),
+            _ => self.bridge(engine).map(Segment::Bridge),
+        }
+    }
+
+    /// The network on a parent interface, which may be another one of that name than before.
+    pub(super) fn parent(&self, engine: &Inner) -> Result<Arc<ParentNetwork>> {
+        let mut own = self.parent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parent) = &*own {
+            return Ok(Arc::clone(parent));
+        }
+        let name = self.record.name();
+        let mode = self.record.driver_options().mode;
+        let mode = mode.ok_or_else(|| EngineError::internal(format!("the network {name} has no mode")))?;
+        let made = ParentNetwork::ensure(&self.config(engine), mode)
+            .map_err(|error| EngineError::failed(format!("cannot make the network {name}"), error))?;
+        let made = Arc::new(made);
+        *own = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     /// The bridge, if it was needed since the engine opened.

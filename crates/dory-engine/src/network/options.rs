@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use dory_net::Driver;
+use dory_net::{Driver, ParentMode};
 
 use crate::config::EndpointSettings;
 use crate::{EngineError, Result};
@@ -25,6 +25,10 @@ pub(crate) struct DriverOptions {
     pub(crate) interface_prefix: String,
     /// `com.docker.network.enable_ipv6`.
     pub(crate) ipv6: Option<bool>,
+    /// `parent`: the interface that links are made on.
+    pub(crate) parent: String,
+    /// `macvlan_mode` or `ipvlan_mode`.
+    pub(crate) mode: Option<ParentMode>,
 }
 
 impl Default for DriverOptions {
@@ -37,6 +41,8 @@ impl Default for DriverOptions {
             mtu: None,
             interface_prefix: "eth".to_owned(),
             ipv6: None,
+            parent: String::new(),
+            mode: None,
         }
     }
 }
@@ -48,7 +54,7 @@ impl DriverOptions {
     /// Reads the options of a network of `driver`. One that is not known is refused by name: it might be what keeps
     /// somebody's network safe.
     pub(crate) fn parse(driver: Driver, options: &BTreeMap<String, String>) -> Result<Self> {
-        let mut parsed = Self::default();
+        let mut parsed = Self { mode: ParentMode::parse(driver, ""), ..Self::default() };
         for (name, value) in options {
             let boolean = || boolean(name, value);
             match (name.as_str(), driver) {
@@ -71,6 +77,11 @@ impl DriverOptions {
                     | "com.docker.network.bridge.gateway_mode_ipv6",
                     Driver::Bridge,
                 ) if value == "nat" => {}
+                ("parent", Driver::Macvlan | Driver::Ipvlan) => parsed.parent = interface_name(value)?,
+                ("macvlan_mode", Driver::Macvlan) | ("ipvlan_mode", Driver::Ipvlan) => {
+                    let mode = ParentMode::parse(driver, value).ok_or_else(|| invalid(name, value))?;
+                    parsed.mode = Some(mode);
+                }
                 ("com.docker.network.driver.mtu", _) => {
                     parsed.mtu = match value.parse().map_err(|_| invalid(name, value))? {
                         0 => None,

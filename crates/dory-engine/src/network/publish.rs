@@ -145,6 +145,10 @@ impl Inner {
 /// The addresses of an endpoint to which ports may lead: those of networks with an outside.
 fn publish_target(endpoint: &Endpoint) -> PublishTarget {
     let mut target = PublishTarget::default();
+    if endpoint.host_interface.is_empty() {
+        // On a parent interface the container has its own ports on the wire.
+        return target;
+    }
     for place in endpoint.addresses().filter(|place| place.gateway.is_some()) {
         match place.address {
             IpAddr::V4(address) => target.ipv4 = Some(address),

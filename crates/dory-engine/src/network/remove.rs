@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dory_net::Driver;
 use dory_types::Timestamp;
 
 use super::is_predefined;
@@ -86,6 +87,10 @@ impl Inner {
     /// Removes the bridge: its rules and addresses now, itself behind everybody's back, since the kernel takes its time.
     /// One whose name somebody chose goes at once, because the next network may want that name.
     fn dismantle(&self, object: &NetworkObject) {
+        if object.record.driver() != Driver::Bridge {
+            // Links of containers go with their namespaces, and nobody is in it any more.
+            return;
+        }
         let Some(bridge) = object.existing_bridge() else {
             self.sweep_bridges();
             return;

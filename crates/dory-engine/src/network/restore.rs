@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dory_types::NetworkId;
 
-use super::object::NetworkObject;
+use super::object::{NetworkObject, Segment};
 use crate::container::{Container, RunEndpoint};
 use crate::engine::Inner;
 
@@ -34,8 +34,13 @@ impl Inner {
 
     fn restore_network(&self, object: &NetworkObject, running: &[Arc<Container>]) {
         let id = object.record.id();
-        let bridge = match object.bridge(self) {
-            Ok(bridge) => bridge,
+        let bridge = match object.segment(self) {
+            Ok(Segment::Bridge(bridge)) => bridge,
+            Ok(Segment::Parent(parent)) => {
+                let places = running.iter().filter_map(|container| place_in(container, id));
+                parent.restore(places.flat_map(|place| place.addresses).collect());
+                return;
+            }
             Err(error) => {
                 tracing::warn!(network.id = %id, %error, "Running containers have lost their network");
                 return;
