@@ -52,7 +52,7 @@ with Network() as network:
             # Debian's static busybox resolves names in nslookup only.
             address = consumer.exec(["sh", "-c", "nslookup page | sed -n 's/^Address: //p' | head -n 1"]).output
             url = f"http://{address.decode().strip()}:8080/"
-            print("by name", *consumer.exec(["wget", "-q", "-O", "-", "-T", "10", url]))
+            print("by name", *consumer.exec(["wget", "-q", "-O", "-", url]))
 
 with DockerContainer("busybox", user="nobody", working_dir="/tmp", mem_limit="64m").with_tmpfs_mount(
     "/scratch", "size=1m"
