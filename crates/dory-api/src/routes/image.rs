@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::body::{StreamEnd, download, json_line, streamed, upload};
 use super::registry_auth;
@@ -41,16 +42,6 @@ pub(super) struct WithVirtualSize<T> {
     #[serde(flatten)]
     image: T,
     virtual_size: i64,
-}
-
-/// An image in an answer to a client before API 1.45, which reads what the classic builder left.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct WithContainer<T> {
-    #[serde(flatten)]
-    image: T,
-    container: &'static str,
-    container_config: ContainerConfig,
 }
 
 /// One image of a list, as the client's version has it.
@@ -112,23 +103,50 @@ async fn read(
     query: Query,
 ) -> Result<Response, ApiError> {
     match path.rsplit_once('/') {
-        Some((name, "json")) => Ok(details(engine.inspect_image(name).await?, version)),
+        Some((name, "json")) => {
+            Ok(Json(details(engine.inspect_image(name).await?, version)?).into_response())
+        }
         Some((name, "history")) => Ok(Json(engine.image_history(name).await?).into_response()),
         Some((name, "get")) => save_images(engine, vec![name.to_owned()], &query).await,
         _ => Err(ApiError::page_not_found()),
     }
 }
 
-fn details(image: ImageDetails, version: ApiVersion) -> Response {
-    if version.at_least(45) {
-        return Json(image).into_response();
+/// An image as the client's version has it: before API 1.45 with what the classic builder left, before 1.50 with every
+/// field of a container's configuration, and since then with those that are set.
+fn details(image: ImageDetails, version: ApiVersion) -> Result<Value, ApiError> {
+    let failed =
+        |error: serde_json::Error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let size = image.size;
+    let mut shown = serde_json::to_value(image).map_err(failed)?;
+    if let Some(config) = shown["Config"].as_object_mut() {
+        adapt_config(config, version);
     }
-    let virtual_size = image.size;
-    let image = WithContainer { image, container: "", container_config: ContainerConfig::default() };
-    if version.at_least(44) {
-        return Json(image).into_response();
+    if version.before(45) {
+        shown["Container"] = "".into();
+        shown["ContainerConfig"] = serde_json::to_value(ContainerConfig::default()).map_err(failed)?;
+        shown["ContainerConfig"]["Labels"] = Value::Null;
     }
-    Json(WithVirtualSize { image, virtual_size }).into_response()
+    if version.before(44) {
+        shown["VirtualSize"] = size.into();
+    }
+    Ok(shown)
+}
+
+/// Leaves out what is not set, or shows it as older versions did.
+fn adapt_config(config: &mut Map<String, Value>, version: ApiVersion) {
+    let unset = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
+    };
+    if version.at_least(50) {
+        config.retain(|_, value| !unset(value));
+    } else if config.get("Labels").is_some_and(unset) {
+        config.insert("Labels".to_owned(), Value::Null);
+    }
 }
 
 /// `POST /images/{name}/tag` and `/push`.
@@ -184,14 +202,24 @@ fn progress(lines: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, "application/json")], lines).into_response()
 }
 
-/// `POST /images/load`. The answer begins when the archive has been read, so that a refused one has an error's status.
-async fn load(State(engine): State<Engine>, body: Body) -> Result<Response, ApiError> {
-    let images = upload(body, |archive| engine.load_images(archive)).await?;
+/// `POST /images/load`. As with dockerd, the status is 200 whatever the archive is, and an error the answer's last line:
+/// that is where docker-py looks for it.
+async fn load(State(engine): State<Engine>, body: Body) -> Response {
     let mut lines = Vec::new();
-    for image in images {
-        lines.extend_from_slice(&json_line(&StreamLine { stream: format!("{}\n", image.message) }));
+    match upload(body, |archive| engine.load_images(archive)).await {
+        Ok(images) => {
+            for image in images {
+                lines.extend_from_slice(&json_line(&StreamLine { stream: format!("{}\n", image.message) }));
+            }
+        }
+        Err(error) => {
+            let message = error.message();
+            lines.extend_from_slice(&json_line(
+                &json!({"errorDetail": {"message": message}, "error": message}),
+            ));
+        }
     }
-    Ok(progress(lines))
+    progress(lines)
 }
 
 /// `POST /images/create`: pull (`fromImage`) or import (`fromSrc`).
@@ -259,6 +287,19 @@ mod tests {
         };
         let version = crate::version::negotiate(path).unwrap().0;
         serde_json::to_value(summaries(vec![image], version)).unwrap()
+    }
+
+    #[test]
+    fn shows_the_configuration_as_each_version_has_it() {
+        let adapted = |path: &str| {
+            let mut config = serde_json::to_value(ContainerConfig::default()).unwrap();
+            config["Env"] = serde_json::json!(["A=b"]);
+            adapt_config(config.as_object_mut().unwrap(), crate::version::negotiate(path).unwrap().0);
+            config
+        };
+        assert_eq!(adapted("/v1.50/x"), serde_json::json!({"Env": ["A=b"]}));
+        let old = adapted("/v1.49/x");
+        assert_eq!((&old["Hostname"], &old["Labels"]), (&Value::from(""), &Value::Null));
     }
 
     #[test]
