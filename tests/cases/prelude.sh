@@ -57,9 +57,46 @@ engine_inside() { eventually docker exec "$1" dory -H unix:///run/dory/dory.sock
 # Types at a terminal: at_terminal 'COMMAND' with its input from standard input.
 at_terminal() { script --quiet --return --command "$1" /dev/null; }
 
+# Starts Debian's docker-registry in the network of the engine's host: registry NAME PORT [YAML [ADDRESS]]. R is what
+# its images are called by.
+registry() {
+  R=${4:-localhost}:$2
+  printf 'version: 0.1\nstorage: {filesystem: {rootdirectory: %s/registry-%s}, delete: {enabled: true}}\nhttp:\n  addr: %s:%s\n%s\n' \
+    "$PWD" "$1" "${4:-127.0.0.1}" "$2" "${3:-}" >registry.yml
+  nsenter --net="$HOST_NETNS" -- docker-registry serve registry.yml >registry.log 2>&1 &
+  REGISTRY=$!
+  eventually on_host curl --silent --insecure --output /dev/null "${SCHEME:-http}://$R/v2/"
+}
+
+# Ends it.
+registry_end() { kill $REGISTRY; wait $REGISTRY 2>/dev/null; REGISTRY=; }
+
+# Makes PASSWORDS, the registry's configuration for one user: registry_password USER PASSWORD.
+registry_password() {
+  htpasswd -Bbn "$1" "$2" >passwords
+  PASSWORDS="auth: {htpasswd: {realm: test, path: $PWD/passwords}}"
+}
+
+# Makes an authority and CERTIFICATE, the registry's configuration with a certificate for any address of the host.
+registry_certificate() {
+  local names
+  names=$(on_host ip -4 -o address show | awk '{ sub("/.*", "", $4); printf ",IP:%s", $4 }')
+  openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt 2>/dev/null
+  openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout registry.key -out registry.csr 2>/dev/null
+  printf 'subjectAltName=DNS:localhost%s\n' "$names" >names
+  openssl x509 -req -in registry.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out registry.crt 2>/dev/null
+  CERTIFICATE="  tls: {certificate: $PWD/registry.crt, key: $PWD/registry.key}"
+  SCHEME=https
+}
+
+# Lets engines believe the authority, until registry_distrust.
+registry_trust() { mkdir -p "/etc/docker/certs.d/$R" && cp ca.crt "/etc/docker/certs.d/$R/"; }
+registry_distrust() { rm -r "/etc/docker/certs.d/$R"; }
+
 # What a case leaves over; its objects begin with the name in C.
 cleanup() {
   local left
+  [ -z "${REGISTRY:-}" ] || registry_end
   left=$(docker ps --all --quiet --filter "name=$C")
   [ -z "$left" ] || docker rm --force --volumes $left
   left=$(docker volume ls --quiet --filter "name=$C")

@@ -8,17 +8,19 @@ use anyhow::{Context, Result};
 use crate::process::{run, script};
 use crate::{debian, paths};
 
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 16] = [
+    "apache2-utils",
     "busybox-static",
     "ca-certificates",
     "curl",
     "docker-compose",
-    "docker.io",
     "docker-registry",
+    "docker.io",
     "e2fsprogs",
     "iproute2",
     "iptables",
     "mmdebstrap",
+    "openssl",
     "procps",
     "python3-venv",
     "qemu-system-x86",

@@ -7,6 +7,7 @@ fn main() -> ExitCode {
         version: env!("CARGO_PKG_VERSION"),
         starter: None,
         default_host: None,
+        registries: || Ok(Default::default()),
         own_commands: &[],
     };
     dory_cli::run(std::env::args_os().skip(1).collect(), &program)

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use dory_registry::Secret;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -121,6 +122,26 @@ impl<'s> Client<'s> {
     /// Asks for the headers of `path` alone.
     pub(crate) async fn head(&self, path: &str) -> Result<http::HeaderMap> {
         Ok(self.send(Method::HEAD, path, empty()).await?.into_parts().0.headers)
+    }
+
+    /// As [`Self::post_stream`], with credentials for a registry.
+    pub(crate) async fn post_with_auth(
+        &self,
+        path: &str,
+        body: Body,
+        credentials: &Secret,
+    ) -> Result<Response<Incoming>> {
+        check(self.exchange(authorised(request(Method::POST, path, body)?, credentials)?).await?).await
+    }
+
+    /// As [`Self::get`], with credentials for a registry.
+    pub(crate) async fn get_with_auth<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        credentials: &Secret,
+    ) -> Result<T> {
+        let request = authorised(request(Method::GET, path, empty())?, credentials)?;
+        decode(path, &collect(check(self.exchange(request).await?).await?).await?)
     }
 
     /// Deletes `path` and reads the answer as JSON; `Null` where it is empty.
@@ -263,6 +284,13 @@ fn request(method: Method, path: &str, body: Body) -> Result<Request<Body>> {
         None => builder.header(header::CONTENT_TYPE, "application/x-tar"),
     };
     builder.body(body).with_context(|| format!("cannot make a request for `{path}`"))
+}
+
+/// The request with `X-Registry-Auth` (API 1.51, "Authentication").
+fn authorised(mut request: Request<Body>, credentials: &Secret) -> Result<Request<Body>> {
+    let value = header::HeaderValue::from_str(credentials.expose()).context("cannot send the credentials")?;
+    request.headers_mut().insert("x-registry-auth", value);
+    Ok(request)
 }
 
 /// Turns an answer with an error status into [`ApiError`].

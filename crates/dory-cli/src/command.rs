@@ -1,9 +1,11 @@
 //! What a command is: its words, flags, arguments, help and action.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use anyhow::Result;
+use dory_registry::RegistryConfig;
 
 use crate::client::Client;
 use crate::failure::{Exit, ExitStatus, code};
@@ -21,6 +23,10 @@ pub(crate) struct Invocation<'s> {
     pub(crate) arguments: Arguments,
     /// The way to the engine.
     pub(crate) client: Client<'s>,
+    /// Docker's `config.json`, with what `login` left.
+    pub(crate) docker_config: PathBuf,
+    /// How registries are configured, for commands that need no engine.
+    pub(crate) registries: fn() -> Result<RegistryConfig>,
     /// The version of the program.
     pub(crate) version: &'s str,
 }

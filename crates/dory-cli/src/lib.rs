@@ -25,9 +25,11 @@ mod units;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use dory_registry::{DockerConfig, RegistryConfig};
 
 use client::Client;
 use command::{Command, Entry, Invocation, Node, two_columns};
@@ -46,6 +48,8 @@ pub struct Program<'p> {
     pub starter: Option<&'p dyn EngineStarter>,
     /// The engine where none is named; `None` looks in our own places.
     pub default_host: Option<&'p str>,
+    /// How registries are configured, for commands that need no engine.
+    pub registries: fn() -> Result<RegistryConfig>,
     /// Commands that the binary handles itself before it calls [`run`], for the help: name and description.
     pub own_commands: &'p [(&'p str, &'p str)],
 }
@@ -66,7 +70,7 @@ const GLOBAL_FLAGS: &[Flag] = &[
     // Docker's client takes these; they change nothing here.
     flags::switch("debug", 'D', ""),
     flags::value("log-level", 'l', "string", ""),
-    flags::long_value("config", "string", ""),
+    flags::long_value("config", "string", "Directory of Docker's config.json (default ~/.docker)"),
 ];
 
 /// Runs one command: `words` are the arguments of the program without its own name.
@@ -142,7 +146,18 @@ fn execute(
     }
     let only_looks = name.rsplit(' ').next().is_some_and(|word| ONLY_LOOK.contains(&word));
     let client = Client::new(target, program.starter.filter(|_| !only_looks));
-    let invocation = Invocation { command: name.to_owned(), arguments, client, version: program.version };
+    let docker_config = match global.value("config") {
+        Some(directory) => PathBuf::from(directory).join("config.json"),
+        None => DockerConfig::default_path(),
+    };
+    let invocation = Invocation {
+        command: name.to_owned(),
+        arguments,
+        client,
+        docker_config,
+        registries: program.registries,
+        version: program.version,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

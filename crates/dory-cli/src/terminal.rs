@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// The keyboard's bytes pass unchanged, unechoed and at once until this is dropped.
 #[derive(Debug)]
@@ -24,6 +24,31 @@ impl RawMode {
 }
 
 impl Drop for RawMode {
+    fn drop(&mut self) {
+        // Nothing can be done about a terminal that has gone away.
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.saved);
+    }
+}
+
+/// What is typed is not shown until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    saved: Termios,
+}
+
+impl Hidden {
+    /// Switches the echo of standard input off.
+    pub(crate) fn enter() -> Result<Self> {
+        let saved = tcgetattr(rustix::stdio::stdin()).context("cannot read the terminal's mode")?;
+        let mut hidden = saved.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &hidden)
+            .context("cannot set the terminal's mode")?;
+        Ok(Self { saved })
+    }
+}
+
+impl Drop for Hidden {
     fn drop(&mut self) {
         // Nothing can be done about a terminal that has gone away.
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.saved);

@@ -17,6 +17,7 @@
 
 mod auth;
 mod config;
+mod copy;
 mod error;
 mod http;
 mod manifest;
@@ -24,6 +25,7 @@ mod remote;
 
 pub use auth::{Credentials, CredentialsError, DockerConfig, DockerConfigError, HelperError, Secret};
 pub use config::{ConfigError, ProxyConfig, RegistryConfig, RegistryEntry};
+pub use copy::{CopyDestination, CopyError, CopyEvent, CopyOptions, CopySource, Place, copy};
 pub use error::{RegistryError, RegistryErrorKind};
 pub use manifest::{
     Descriptor, Document, ImageManifest, Index, IndexEntry, ManifestError, MediaType, Platform,

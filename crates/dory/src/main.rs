@@ -50,6 +50,7 @@ fn program(docker: bool) -> dory_cli::Program<'static> {
         version: env!("CARGO_PKG_VERSION"),
         starter: if docker { None } else { Some(&starter::Starter) },
         default_host: docker.then_some(dind::DOCKER_SOCKET),
+        registries: serve::registries,
         own_commands: OWN_COMMANDS,
     }
 }

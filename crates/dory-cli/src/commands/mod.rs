@@ -7,6 +7,7 @@ mod image;
 mod inspect;
 mod moment;
 mod network;
+mod registry;
 mod system;
 mod unsupported;
 mod volume;
@@ -36,18 +37,21 @@ pub(crate) const COMMANDS: &[Entry] = &[
     entry(&["inspect"], &inspect::INSPECT),
     entry(&["kill"], &container::KILL),
     entry(&["load"], &image::LOAD),
+    entry(&["login"], &registry::LOGIN),
+    entry(&["logout"], &registry::LOGOUT),
     entry(&["logs"], &container::LOGS),
     entry(&["pause"], &container::PAUSE),
     entry(&["port"], &container::PORT),
     entry(&["ps"], &container::LIST),
     entry(&["pull"], &image::PULL),
-    entry(&["push"], &unsupported::PUSH),
+    entry(&["push"], &image::PUSH),
     entry(&["rename"], &container::RENAME),
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
     entry(&["rmi"], &image::REMOVE),
     entry(&["run"], &container::RUN),
     entry(&["save"], &image::SAVE),
+    entry(&["search"], &registry::SEARCH),
     entry(&["start"], &container::START),
     entry(&["stats"], &container::STATS),
     entry(&["stop"], &container::STOP),

@@ -26,11 +26,6 @@ unsupported!(
     BUILD, "Build an image (not supported yet)",
     "import an archive with `dory import`, or load one with `dory load`"
 );
-unsupported!(
-    /// `dory push`.
-    PUSH, "Upload an image to a registry (not supported yet)",
-    "write the image to an archive with `dory save`"
-);
 
 async fn refuse(invocation: &Invocation<'_>, hint: &str) -> Result<ExitStatus> {
     Err(hinted(format!("`{}` is not supported yet", invocation.command), hint))

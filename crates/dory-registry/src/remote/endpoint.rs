@@ -212,7 +212,17 @@ impl Endpoint {
     /// Signs in for nothing in particular: whether the credentials are right, and the identity token for them.
     pub(crate) async fn login(&self, claim: Claim<'_>) -> Result<Option<Secret>, RegistryError> {
         let exchange = Exchange::new(Method::GET);
-        let answer = self.ask(claim, &exchange, "/v2/").await?;
+        let answer = self.ask(claim, &exchange, "/v2/").await;
+        let answer = match answer {
+            // dockerd's words.
+            Err(RegistryError::Unauthorized { .. }) => {
+                let location = Location::at(self.origin().await?, "/v2/");
+                let status = StatusCode::UNAUTHORIZED;
+                let message = format!("login attempt to {location} failed with status: {status}");
+                return Err(RegistryError::Unauthorized { message });
+            }
+            answer => answer?,
+        };
         if !answer.response.status().is_success() {
             return Err(self.refusal(answer).await.into_error());
         }

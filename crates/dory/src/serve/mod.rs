@@ -181,6 +181,14 @@ fn remove_all(paths: &[PathBuf]) {
     }
 }
 
+/// How the configuration file says that registries are reached: for commands that use them without an engine.
+///
+/// # Errors
+/// A file that is not understood.
+pub fn registries() -> Result<dory_engine::RegistryConfig> {
+    Ok(Options::default().with_file()?.registries)
+}
+
 /// The socket of an engine for which nobody said otherwise; the client looks there too.
 pub fn default_socket() -> PathBuf {
     if is_root() { PathBuf::from("/run/dory/dory.sock") } else { runtime_directory().join("dory.sock") }

@@ -191,8 +191,8 @@ fn is_missing_image(error: &anyhow::Error) -> bool {
 async fn pull(invocation: &Invocation<'_>, name: &str, arguments: &Arguments) -> Result<()> {
     // A run's own output is the container's: progress goes to standard error.
     image::pull(
-        &invocation.client,
-        name,
+        invocation,
+        &image::with_tag(name),
         arguments.text("platform"),
         arguments.on("quiet"),
         image::Progress::Stderr,

@@ -2,11 +2,13 @@
 
 mod archive;
 mod build_dind;
+mod copy;
 mod history;
 mod list;
 mod manage;
 mod progress;
 mod pull;
+mod push;
 
 use crate::command::{Entry, entry};
 
@@ -17,10 +19,12 @@ use manage::PRUNE;
 pub(super) use manage::{REMOVE, Removed, TAG};
 pub(super) use progress::Progress;
 pub(super) use pull::{PULL, pull};
+pub(super) use push::PUSH;
 
 /// `dory image ...`.
 pub(super) const COMMANDS: &[Entry] = &[
     entry(&["build-dind"], &build_dind::BUILD_DIND),
+    entry(&["copy"], &copy::COPY),
     entry(&["history"], &HISTORY),
     entry(&["import"], &IMPORT),
     entry(&["inspect"], &super::inspect::INSPECT_IMAGE),
@@ -28,7 +32,7 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry(&["ls", "list"], &LIST),
     entry(&["prune"], &PRUNE),
     entry(&["pull"], &PULL),
-    entry(&["push"], &super::unsupported::PUSH),
+    entry(&["push"], &PUSH),
     entry(&["rm", "remove"], &REMOVE),
     entry(&["save"], &SAVE),
     entry(&["tag"], &TAG),

@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 
+use super::super::registry::credentials;
 use super::progress::{self, Progress};
 use super::{split_reference, with_tag};
-use crate::client::{Client, Path, empty};
+use crate::client::{Path, empty};
 use crate::command::{Arity, Command, Invocation};
 use crate::failure::ExitStatus;
 use crate::flags::{FlagsEnd, long_switch, long_value, switch};
@@ -30,24 +31,24 @@ async fn run(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let name = &arguments.positional()[0];
     let quiet = arguments.on("quiet");
     let name = if arguments.on("all-tags") { name.clone() } else { with_tag(name) };
-    pull(&invocation.client, &name, arguments.text("platform"), quiet, Progress::Stdout).await?;
+    pull(invocation, &name, arguments.text("platform"), quiet, Progress::Stdout).await?;
     print(&format!("{name}\n"))
 }
 
-/// Has the engine download `reference`.
+/// Has the engine download `reference`; every tag of it where it has none.
 pub(in crate::commands) async fn pull(
-    client: &Client<'_>,
+    invocation: &Invocation<'_>,
     reference: &str,
     platform: &str,
     quiet: bool,
     progress: Progress,
 ) -> Result<()> {
-    let full = with_tag(reference);
-    let (name, tag) = split_reference(&full);
+    let (name, tag) = split_reference(reference);
     let path = Path::new(&["images", "create"])
         .query("fromImage", name)
         .query("tag", tag)
         .optional("platform", platform);
-    let response = client.post_stream(path.as_str(), empty()).await?;
+    let header = credentials::header(&invocation.docker_config, name)?;
+    let response = invocation.client.post_with_auth(path.as_str(), empty(), &header).await?;
     progress::show(response, if quiet { Progress::Quiet } else { progress }).await
 }
