@@ -11,6 +11,9 @@ mod image_reference;
 mod layer_archive;
 mod log_chain;
 mod query;
+mod registry_auth;
+mod registry_challenge;
+mod registry_manifest;
 mod stream_frames;
 
 pub use create_body::create_body;
@@ -20,6 +23,9 @@ pub use image_reference::image_reference;
 pub use layer_archive::layer_archive;
 pub use log_chain::{json_log, local_log};
 pub use query::query;
+pub use registry_auth::registry_auth;
+pub use registry_challenge::registry_challenge;
+pub use registry_manifest::registry_manifest;
 pub use stream_frames::stream_frames;
 
 /// What a target is: it takes any bytes, and panics where a promise is broken.
@@ -35,6 +41,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("layer_archive", layer_archive),
     ("local_log", local_log),
     ("query", query),
+    ("registry_auth", registry_auth),
+    ("registry_challenge", registry_challenge),
+    ("registry_manifest", registry_manifest),
     ("stream_frames", stream_frames),
 ];
 

@@ -19,6 +19,8 @@ mod auth;
 mod config;
 mod copy;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod manifest;
 mod remote;
