@@ -93,6 +93,8 @@ impl Screen {
         }
         let text = match message {
             Message { stream, .. } if !stream.is_empty() => stream.clone(),
+            // Facts for programs.
+            Message { status, .. } if status.is_empty() => return Ok(()),
             Message { status, id, .. } if id.is_empty() => format!("{status}\n"),
             Message { status, id, .. } => format!("{id}: {status}{}\n", self.bar(message)),
         };
