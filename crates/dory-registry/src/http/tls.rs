@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -62,7 +63,19 @@ pub(crate) struct TlsSettings {
     pub(crate) unverified: bool,
 }
 
+/// A file of certificates, and when it was written.
+pub(crate) type CertificateStamp = (PathBuf, Option<SystemTime>);
+
 impl TlsSettings {
+    /// The files that these settings name, as they are now.
+    pub(crate) fn stamps(&self) -> Vec<CertificateStamp> {
+        let identity = self.identity.iter().flat_map(|identity| [&identity.certificate, &identity.key]);
+        let files = self.authorities.iter().chain(identity);
+        files
+            .map(|file| (file.clone(), file.metadata().and_then(|metadata| metadata.modified()).ok()))
+            .collect()
+    }
+
     /// The settings for connections to everybody else whom the registry names: its token service, its storage.
     pub(crate) fn without_identity(&self) -> Self {
         Self { identity: None, ..self.clone() }

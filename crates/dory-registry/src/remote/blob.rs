@@ -169,7 +169,9 @@ impl BlobStream {
     async fn recover(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         self.source = None;
         let cut = matches!(&error, RegistryError::LengthMismatch { found, .. } if *found == self.position);
-        if !cut && !error.is_temporary() {
+        // In the middle of a blob even a registry that refuses connections may only be starting again.
+        let away = matches!(&error, RegistryError::Exchange { .. });
+        if !cut && !away && !error.is_temporary() {
             return Err(error);
         }
         if self.position.saturating_sub(self.started) >= PROGRESS {

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::OnceCell;
 
 use crate::auth::{Challenge, ChallengeScheme, Credentials, Secret, TokenRequest, TokenService};
 use crate::config::EndpointConfig;
 use crate::error::{RegistryError, RegistryMessage};
-use crate::http::{Body, Exchange, Location, Origin, Transport};
+use crate::http::{
+    Body, CertificateStamp, Exchange, Location, Origin, TlsSettings, Transport, TransportError,
+};
 
 /// The longest error that is read, in bytes.
 const ERROR_LENGTH_MAX: u64 = 64 << 10;
@@ -39,28 +40,57 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     origins: Vec<Origin>,
+    /// What the transport was made of.
+    tls: TlsSettings,
+    certificates: Vec<CertificateStamp>,
     pub(crate) transport: Transport,
     pub(crate) mirror: bool,
-    /// Which of the origins answers.
-    origin: OnceCell<Origin>,
+    /// Which of the origins answers, as far as is known.
+    origin: Mutex<Option<Origin>>,
     /// What the registry asked for last: the next request brings it along.
     challenge: Mutex<Option<Challenge>>,
 }
 
 impl Endpoint {
-    pub(crate) fn new(config: EndpointConfig, transport: Transport) -> Self {
+    pub(crate) fn new(
+        config: EndpointConfig,
+        certificates: Vec<CertificateStamp>,
+        transport: Transport,
+    ) -> Self {
         Self {
             origins: config.origins,
+            tls: config.tls,
+            certificates,
             transport,
             mirror: config.mirror,
-            origin: OnceCell::new(),
+            origin: Mutex::default(),
             challenge: Mutex::default(),
         }
     }
 
-    /// Where the endpoint is, found out once: an insecure one may speak TLS or not.
-    pub(crate) async fn origin(&self) -> Result<&Origin, RegistryError> {
-        self.origin.get_or_try_init(|| self.probe()).await
+    /// True where nothing has changed since.
+    pub(crate) fn is_made_of(&self, config: &EndpointConfig, certificates: &[CertificateStamp]) -> bool {
+        self.origins == config.origins && self.tls == config.tls && self.certificates == certificates
+    }
+
+    /// Where the endpoint is: an insecure one may speak TLS or not, which is found out once.
+    pub(crate) async fn origin(&self) -> Result<Origin, RegistryError> {
+        if let Some(origin) = self.known_origin() {
+            return Ok(origin);
+        }
+        let origin = self.probe().await?;
+        *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin.clone());
+        Ok(origin)
+    }
+
+    fn known_origin(&self) -> Option<Origin> {
+        self.origin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A request got no answer: the registry may come back as another one.
+    fn failed(&self, method: &Method, location: &Location, error: TransportError) -> RegistryError {
+        *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        RegistryError::exchange(method, location, error)
     }
 
     async fn probe(&self) -> Result<Origin, RegistryError> {
@@ -96,7 +126,7 @@ impl Endpoint {
         exchange: &Exchange,
         target: &str,
     ) -> Result<Answer, RegistryError> {
-        let location = Location::at(self.origin().await?, target);
+        let location = Location::at(&self.origin().await?, target);
         self.ask_at(claim, exchange, &location).await
     }
 
@@ -111,7 +141,7 @@ impl Endpoint {
         let own = self.origin().await?;
         let mut refused = None;
         loop {
-            exchange.authorization = match location.origin == *own {
+            exchange.authorization = match location.origin == own {
                 true => self.authorization(claim, refused.take(), &exchange.method, location).await?,
                 false => None,
             };
@@ -119,8 +149,8 @@ impl Endpoint {
                 .transport
                 .follow(&exchange, location)
                 .await
-                .map_err(|error| RegistryError::exchange(&exchange.method, location, error))?;
-            let unauthorized = response.status() == StatusCode::UNAUTHORIZED && reached.origin == *own;
+                .map_err(|error| self.failed(&exchange.method, location, error))?;
+            let unauthorized = response.status() == StatusCode::UNAUTHORIZED && reached.origin == own;
             if !unauthorized {
                 return Ok(Answer { response, method: exchange.method, location: reached });
             }
@@ -142,7 +172,7 @@ impl Endpoint {
         body: impl FnOnce() -> (Body, Arc<AtomicU64>),
     ) -> Result<Answer, RegistryError> {
         let mut exchange = exchange.clone();
-        let own = location.origin == *self.origin().await?;
+        let own = location.origin == self.origin().await?;
         if own {
             exchange.authorization = self.authorization(claim, None, &exchange.method, location).await?;
         }
@@ -151,7 +181,7 @@ impl Endpoint {
             .transport
             .send_watched(&exchange, location, body, &taken)
             .await
-            .map_err(|error| RegistryError::exchange(&exchange.method, location, error))?;
+            .map_err(|error| self.failed(&exchange.method, location, error))?;
         if response.status() == StatusCode::UNAUTHORIZED {
             return Err(match own {
                 true => self.unauthorized(response).await,
@@ -205,7 +235,7 @@ impl Endpoint {
             }
         }
         let origin = self.origin().await?;
-        let token = claim.tokens.fetch(&self.transport, origin, &request, false).await;
+        let token = claim.tokens.fetch(&self.transport, &origin, &request, false).await;
         Ok(Some(token.map_err(|error| RegistryError::token(&origin.authority(), error))?.authorization()))
     }
 
@@ -216,7 +246,7 @@ impl Endpoint {
         let answer = match answer {
             // dockerd's words.
             Err(RegistryError::Unauthorized { .. }) => {
-                let location = Location::at(self.origin().await?, "/v2/");
+                let location = Location::at(&self.origin().await?, "/v2/");
                 let status = StatusCode::UNAUTHORIZED;
                 let message = format!("login attempt to {location} failed with status: {status}");
                 return Err(RegistryError::Unauthorized { message });
@@ -233,7 +263,7 @@ impl Endpoint {
         };
         let origin = self.origin().await?;
         let request = TokenRequest::new(&challenge, None, claim.credentials);
-        let token = claim.tokens.fetch(&self.transport, origin, &request, true).await;
+        let token = claim.tokens.fetch(&self.transport, &origin, &request, true).await;
         Ok(token.map_err(|error| RegistryError::token(&origin.authority(), error))?.identity)
     }
 
@@ -254,7 +284,7 @@ impl Endpoint {
         let Answer { response, method, location } = answer;
         let status = response.status();
         let retry_after = retry_after(response.headers());
-        let own = self.origin.get().is_some_and(|own| *own == location.origin);
+        let own = self.known_origin().is_some_and(|own| own == location.origin);
         let body = if own { self.error_body(response).await } else { Bytes::new() };
         let message = RegistryMessage::of(status, &body);
         Refusal { method, url: location.to_string(), status, message, retry_after }

@@ -79,19 +79,23 @@ impl Registries {
         Remote { registries: Arc::clone(self), repository, credentials, scope }
     }
 
-    /// The endpoint with this configuration, made once.
+    /// The endpoint with this configuration, made once while nothing of it changes.
     fn endpoint(&self, registry: &str, config: EndpointConfig) -> Result<Arc<Endpoint>, RegistryError> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let first = config.origins.first().expect("an endpoint has at least one origin").clone();
         let key = (first.to_string(), config.mirror);
-        if let Some(endpoint) = endpoints.get(&key) {
+        // Certificates may come and be renewed while we run.
+        let certificates = config.tls.stamps();
+        if let Some(endpoint) = endpoints.get(&key)
+            && endpoint.is_made_of(&config, &certificates)
+        {
             return Ok(Arc::clone(endpoint));
         }
         let transport =
             Transport::new(&first, &config.tls, Arc::clone(&self.proxies), self.config.patience()).map_err(
                 |source| RegistryError::Setup { registry: registry.to_owned(), source: source.into() },
             )?;
-        let endpoint = Arc::new(Endpoint::new(config, transport));
+        let endpoint = Arc::new(Endpoint::new(config, certificates, transport));
         endpoints.insert(key, Arc::clone(&endpoint));
         Ok(endpoint)
     }

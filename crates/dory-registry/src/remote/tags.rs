@@ -73,7 +73,7 @@ async fn pages<P: for<'de> Deserialize<'de>>(
     items: fn(P) -> Option<Vec<String>>,
 ) -> Result<Vec<String>, RegistryError> {
     let exchange = Exchange::new(Method::GET);
-    let mut location = Location::at(endpoint.origin().await?, path).with_query("n", PAGE_SIZE);
+    let mut location = Location::at(&endpoint.origin().await?, path).with_query("n", PAGE_SIZE);
     let mut all = Vec::new();
     for _ in 0..PAGES_MAX {
         let answer = endpoint.ask_at(claim, &exchange, &location).await?;

@@ -71,7 +71,7 @@ impl Remote {
         let endpoint = self.target()?;
         let scope = self.mount_scope(from);
         let claim = Claim { scope: Some(&scope), ..self.claim(&endpoint) };
-        let target = Location::at(endpoint.origin().await?, self.path("blobs/uploads/"))
+        let target = Location::at(&endpoint.origin().await?, self.path("blobs/uploads/"))
             .with_query("mount", &digest.to_string())
             .with_query("from", from.path());
         let answer = endpoint.ask_at(claim, &Exchange::new(Method::POST), &target).await?;
@@ -174,7 +174,7 @@ impl Remote {
         })?;
         retry::retrying(super::ATTEMPTS_MAX, || async {
             let exchange = Exchange::new(Method::PUT).header(CONTENT_TYPE, content_type.clone());
-            let location = Location::at(endpoint.origin().await?, self.manifest_path(reference));
+            let location = Location::at(&endpoint.origin().await?, self.manifest_path(reference));
             let body = || (full(bytes.clone()), Arc::default());
             let answer = endpoint.send(self.claim(&endpoint), &exchange, &location, body).await?;
             match answer.response.status() {
