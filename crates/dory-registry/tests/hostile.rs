@@ -1,5 +1,7 @@
 //! Registries that lie, hang, break off and send us elsewhere: a clear error, and no credential in the wrong place.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod server;
 
 use std::collections::HashMap;

@@ -170,7 +170,7 @@ impl Layout {
             return Err(CopyError::Mismatch(target.digest));
         }
         let document = Document::parse(&bytes, &target.media_type)
-            .map_err(|source| CopyError::Manifest { digest: target.digest, source })?;
+            .map_err(|source| CopyError::Manifest { digest: target.digest, source: Box::new(source) })?;
         Ok((bytes.into(), document))
     }
 

@@ -44,7 +44,7 @@ pub enum CopyError {
     },
     /// A registry failed.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(Box<RegistryError>),
     /// A file cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read {
@@ -79,7 +79,7 @@ pub enum CopyError {
         digest: Digest,
         /// Why.
         #[source]
-        source: ManifestError,
+        source: Box<ManifestError>,
     },
     /// An archive lacks what it should have.
     #[error("`{}` has no `{member}`", path.display())]
@@ -129,6 +129,12 @@ pub enum CopyError {
     /// The copy's own task failed.
     #[error("the copy ended early")]
     Task(#[source] tokio::task::JoinError),
+}
+
+impl From<RegistryError> for CopyError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(Box::new(error))
+    }
 }
 
 /// What is copied of an index.
@@ -356,8 +362,9 @@ pub async fn copy(
             return Err(CopyError::Depth);
         }
         let wanted = options.platform.clone().unwrap_or_else(Platform::current);
-        let entry =
-            wanted.select(index).map_err(|source| CopyError::Manifest { digest: target.digest, source })?;
+        let entry = wanted
+            .select(index)
+            .map_err(|source| CopyError::Manifest { digest: target.digest, source: Box::new(source) })?;
         platform.clone_from(&entry.platform);
         (target, bytes, document) =
             source.document(Descriptor { annotations: Default::default(), ..entry.target.clone() }).await?;
