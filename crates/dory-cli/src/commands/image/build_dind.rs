@@ -83,7 +83,7 @@ async fn save(invocation: &Invocation<'_>, name: &str) -> Result<Vec<u8>> {
     match invocation.client.get::<Value>(path.as_str()).await {
         Ok(_) => {}
         Err(error) if error.downcast_ref::<ApiError>().is_some_and(|error| error.status == 404) => {
-            super::pull(&invocation.client, name, "", false, Progress::Stderr).await?;
+            super::pull(invocation, name, "", false, Progress::Stderr).await?;
         }
         Err(error) => return Err(error),
     }
@@ -254,7 +254,7 @@ mod tests {
         let layer = layer(b"program").unwrap();
         let first = archive(&Base::scratch(), &layer, &[("docker:dind", Kind::Engine)]).unwrap();
         let base = Base::read(&first).unwrap();
-        assert_eq!(base.layers, [layer.clone()]);
+        assert_eq!(base.layers, std::slice::from_ref(&layer));
         assert_eq!(base.config["config"]["Entrypoint"], json!(["dockerd-entrypoint.sh"]));
         assert_eq!(base.config["rootfs"]["diff_ids"][0], format!("sha256:{}", hex(&layer)));
         let other = super::layer(b"other").unwrap();
