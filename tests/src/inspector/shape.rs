@@ -36,8 +36,8 @@ pub fn shape(value: &Value, folder: &str, name: &str) -> Value {
         Value::Array(items) => {
             let mut items: Vec<Value> = items.iter().map(|item| shape(item, folder, name)).collect();
             // The order of objects (mounts, ports, networks) means nothing to clients, that of words does; the docker
-            // command itself sends binds in no order.
-            if name == "Binds" || items.iter().all(Value::is_object) {
+            // command itself sends binds and the environment in no order.
+            if matches!(name, "Binds" | "Env") || items.iter().all(Value::is_object) {
                 items.sort_by_cached_key(|item| (identity(item), item.to_string()));
             }
             Value::Array(items)
