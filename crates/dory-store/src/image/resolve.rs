@@ -13,6 +13,9 @@ pub enum ResolveError {
     /// Nothing has that name; dockerd's message.
     #[error("No such image: {0}")]
     NotFound(String),
+    /// No image has the name with that tag; dockerd's message where it saves images.
+    #[error("reference does not exist")]
+    NoReference,
     /// Several images have ids that begin so.
     #[error("image id prefix `{0}` is ambiguous: more than one image has it")]
     Ambiguous(String),
@@ -25,7 +28,7 @@ impl ResolveError {
     /// How the error is to be answered.
     pub(crate) fn kind(&self) -> StoreErrorKind {
         match self {
-            Self::NotFound(_) => StoreErrorKind::NotFound,
+            Self::NotFound(_) | Self::NoReference => StoreErrorKind::NotFound,
             Self::Ambiguous(_) | Self::Reference(_) => StoreErrorKind::InvalidParameter,
         }
     }

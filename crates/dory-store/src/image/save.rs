@@ -19,6 +19,7 @@ use dory_types::{Digest, ImageId, ImageReference, Tag};
 use serde::Serialize;
 use tar::{EntryType, Header};
 
+use super::ResolveError;
 use crate::error::StoreError;
 use crate::store::{LayerLease, Store};
 use crate::tar_stream::BLOCK;
@@ -158,7 +159,11 @@ impl Store {
                 return Ok(all);
             }
         }
-        let id = state.index.resolve(name)?;
+        let has_tag = ImageReference::parse_untagged(name).is_ok_and(|reference| reference.tag().is_some());
+        let id = state.index.resolve(name).map_err(|error| match error {
+            ResolveError::NotFound(_) if has_tag => ResolveError::NoReference,
+            error => error,
+        })?;
         let reference = name.parse::<ImageReference>().ok();
         let tagged = reference.filter(|reference| state.index.references.get(reference) == Some(&id));
         Ok(vec![(id, tagged.filter(|reference| reference.digest().is_none()))])
