@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dory_runtime::client::ShimError;
 use dory_runtime::spec::{ConsoleSize, ExecSpec, Stdio};
+use dory_sys::fault_point;
 use dory_types::{ContainerId, ExecId};
 use serde::Serialize;
 use tokio::net::UnixStream;
@@ -367,6 +368,7 @@ fn spec(inner: &crate::engine::Inner, exec: &Exec, start: &ExecStartConfig) -> R
 /// Runs the process. Its end may be reported before this returns: then it stays ended.
 fn exec_in_shim(exec: &Exec, spec: ExecSpec, detach: bool) -> Result<Option<std::os::unix::net::UnixStream>> {
     exec.update(|state| state.running = true);
+    fault_point!("exec.before-request");
     let started = exec.container.shim().exec(spec).map_err(|error| {
         exec.update(|state| state.running = false);
         match error {
@@ -377,6 +379,7 @@ fn exec_in_shim(exec: &Exec, spec: ExecSpec, detach: bool) -> Result<Option<std:
         }
     });
     let (pid, stream) = started?;
+    fault_point!("exec.started");
     exec.update(|state| state.pid = pid);
     Ok((!detach).then_some(stream))
 }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use dory_sys::fault_point;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::error::StartFailure;
@@ -84,6 +85,7 @@ impl Launcher {
     ) -> Result<Started, LaunchError<E>> {
         let (connection, mut shim) =
             self.spawn(&[crate::shim::ROLE, spec.id.as_str()]).map_err(LaunchError::Spawn)?;
+        fault_point!("start.shim-spawned");
         match lead(&connection, spec, network, before_run) {
             Ok((pid, facts)) => Ok(Started { pid, facts, monitor: connection, shim }),
             Err(error) => {
@@ -120,6 +122,7 @@ impl Launcher {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit());
+        dory_sys::fault::pass_on(&mut command);
         Ok((ours, command.spawn()?))
     }
 }
@@ -132,6 +135,7 @@ fn lead<E>(
     before_run: impl FnOnce(),
 ) -> Result<(i32, Vec<String>), LaunchError<E>> {
     protocol::send(connection, &Launch::Prepare(Box::new(spec)), &[]).map_err(LaunchError::Lost)?;
+    fault_point!("start.spec-sent");
     let (pid, namespace) = match protocol::receive(connection).map_err(LaunchError::Lost)? {
         (Progress::Namespaces { pid }, mut descriptors) => (pid, descriptors.pop()),
         (other, _) => return Err(early_end(other)),
@@ -142,8 +146,10 @@ fn lead<E>(
     };
     let held: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
     before_run();
+    fault_point!("start.before-run");
     // A shim that failed meanwhile has said why: its word is better than our broken pipe.
     let sent = protocol::send(connection, &Launch::Run, &held);
+    fault_point!("start.run-sent");
     match protocol::receive(connection).map_err(LaunchError::Lost)? {
         (Progress::Started { facts }, _) => {
             sent.map_err(LaunchError::Lost)?;

@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dory_sys::fault_point;
 use dory_types::Digest;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -149,13 +150,17 @@ pub(crate) fn replace_file(
     let temporary = temporary_name();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file: OwnedFd = fs::openat(directory, &temporary, flags, Mode::from_raw_mode(0o600))?;
-    let written = write_whole(file, content, durability)
-        .and_then(|()| Ok(fs::renameat(directory, &temporary, directory, name)?));
+    fault_point!("record.opened");
+    let written = write_whole(file, content, durability).and_then(|()| {
+        fault_point!("record.written");
+        Ok(fs::renameat(directory, &temporary, directory, name)?)
+    });
     if let Err(error) = written {
         // The temporary file is of no use to anyone; start-up removes it where even this fails.
         let _ = fs::unlinkat(directory, &temporary, AtFlags::empty());
         return Err(error);
     }
+    fault_point!("record.renamed");
     if durability == Durability::Synced {
         fs::fsync(directory)?;
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dory_sys::fault_point;
 use dory_types::{ContainerId, Digest, ImageId};
 use rustix::fs::{self, Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -79,6 +80,7 @@ impl Store {
         let record = SnapshotRecord { layers };
         let temporary = temporary_name();
         let made = self.make_snapshot(&temporary, &record, owner).and_then(|()| {
+            fault_point!("snapshot.made");
             Ok(fs::renameat_with(
                 self.temporary(),
                 &temporary,
@@ -126,6 +128,7 @@ impl Store {
         self.trash.discard(&self.containers, container.as_str().as_bytes()).map_err(|errno| {
             StoreError::Snapshot { operation: "remove", container: container.clone(), source: errno.into() }
         })?;
+        fault_point!("snapshot.discarded");
         state.snapshots.remove(container);
         self.end_lease(container);
         self.renew_leases(&state);
@@ -151,6 +154,7 @@ impl Store {
     /// Makes a snapshot's directories in `tmp/`.
     fn make_snapshot(&self, name: &str, record: &SnapshotRecord, owner: Owner) -> io::Result<()> {
         let directory = directory::make_and_open(self.temporary(), name, 0o711)?;
+        fault_point!("snapshot.directory-made");
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         for child in ["upper", "work"] {
             let child = directory::make_and_open(&directory, child, 0o755)?;

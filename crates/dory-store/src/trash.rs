@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
+use dory_sys::fault_point;
 use rustix::fs;
 use rustix::io::Errno;
 
@@ -87,6 +88,7 @@ impl Trash {
 /// The thread's work: deletes what it is told to until the store is dropped.
 fn empty(directory: &OwnedFd, pending: &Pending, deletions: &Receiver<Vec<u8>>) {
     for name in deletions {
+        fault_point!("trash.before-deletion");
         if let Err(errno) = directory::remove(directory.as_fd(), &name) {
             tracing::warn!(name = %String::from_utf8_lossy(&name), %errno, "Cannot delete discarded files");
         }

@@ -4,6 +4,7 @@
 //! wrapper, callers use rustix directly and nothing is repeated here.
 
 pub mod bpf;
+pub mod fault;
 pub mod mount;
 pub mod netlink;
 pub mod probe;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dory_log::{LogConfig, LogSubject};
 use dory_runtime::spec::UserNamespace;
 use dory_store::{Image, Owner};
+use dory_sys::fault_point;
 use dory_types::{ContainerId, ContainerName, Timestamp};
 
 use super::merge::{merge_image, path_and_args};
@@ -68,6 +69,7 @@ impl Inner {
             config.hostname = self.default_hostname(&modes, &id);
         }
         let name = self.reserve_name(name.as_deref(), &id)?;
+        fault_point!("create.name-reserved");
         let mut networking = networking_config;
         let made = self.resolve_links(&mut host_config, &mut networking, name.as_str()).and_then(|()| {
             self.make(&id, &name, &image, config, host_config, &modes, networking, (path, args))
@@ -77,6 +79,7 @@ impl Inner {
                 let record = container.record();
                 self.registry.insert(Arc::clone(&container));
                 self.sync_later(&container);
+                fault_point!("create.registered");
                 self.events.publish("container", "create", id.as_str(), record.event_attributes());
                 Ok(CreatedContainer { id, warnings })
             }
@@ -195,7 +198,9 @@ impl Inner {
         let endpoints = self.endpoint_wishes(&config, &host_config, modes, networking)?;
         let user_namespace = self.allocate_user_namespace(&host_config, modes, id)?;
         let made = self.make_files(id, image, &user_namespace).and_then(|snapshot| {
+            fault_point!("create.files-made");
             self.make_volumes(id, &mut points, &snapshot)?;
+            fault_point!("create.volumes-made");
             let record = Record {
                 id: id.clone(),
                 name: name.clone(),
@@ -216,6 +221,7 @@ impl Inner {
             };
             let container = Container::new(record, snapshot.directory.clone(), self.runtime_directory(id));
             container.save()?;
+            fault_point!("create.record-written");
             Ok(Arc::new(container))
         });
         made.inspect_err(|_| {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dory_runtime::protocol::{EXIT_RECORD_NAME, Event, ExitRecord};
+use dory_sys::fault_point;
 use dory_types::Timestamp;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -51,6 +52,7 @@ impl Engine {
             inner.release_run(&target, false);
             Ok(exit)
         });
+        fault_point!("exit.released");
         let exit = match released.await {
             Ok(exit) => exit,
             Err(error) => {
@@ -64,6 +66,7 @@ impl Engine {
         }
         let delay = self.restart_delay(container, &exit);
         container.update(|record| end(record, &exit, delay.is_some()));
+        fault_point!("exit.told");
         self.end_execs(container);
         match delay {
             Some(delay) => self.restart_later(container, delay),
@@ -78,6 +81,7 @@ impl Engine {
         if let Err(error) = blocking(move || target.save()).await {
             tracing::warn!(container.id = %container.id, %error, "Cannot keep how a container ended");
         }
+        fault_point!("exit.recorded");
         container.notify_exit();
     }
 

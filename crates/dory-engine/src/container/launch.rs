@@ -15,6 +15,7 @@ use dory_cgroup::{Delegation, Group, Refusal};
 use dory_runtime::client::EarlyAttachment;
 use dory_runtime::spec::{ContainerSpec, Rootfs};
 use dory_runtime::{FailureKind, LaunchError, Started};
+use dory_sys::fault_point;
 use dory_types::Timestamp;
 use tokio::sync::oneshot;
 
@@ -170,8 +171,11 @@ impl Inner {
             facts: Vec::new(),
         };
         container.update(|record| record.run = Some(run));
+        fault_point!("start.address-taken");
         make_runtime_directory(container)?;
+        fault_point!("start.runtime-directory-made");
         let files = write_etc_files(self, container, &record, &modes, &addresses, &links)?;
+        fault_point!("start.etc-files-written");
         let mut devices = devices(&record, self.options.privileged)?;
         let group = self.make_group(container, &record, &mut devices)?;
         container.update(|record| {
@@ -179,8 +183,10 @@ impl Inner {
                 run.group = group.clone();
             }
         });
+        fault_point!("start.group-made");
         // The next engine must know what to release, whatever happens from here on.
         container.save()?;
+        fault_point!("start.run-recorded");
         let input = SpecInput {
             id: &container.id,
             config: &record.config,
@@ -217,12 +223,14 @@ impl Inner {
     /// Steps 3 to 5.
     fn run(self: &Arc<Self>, container: &Arc<Container>, spec: ContainerSpec) -> Result<Started, Failure> {
         remove_exit_record(container)?;
+        fault_point!("start.exit-record-removed");
         let launcher = self.launcher()?;
         let spec_shares_network = spec.namespaces.network != dory_runtime::spec::Namespace::New;
         let network = |namespace: BorrowedFd<'_>| self.connect_all(container, namespace);
         let mut early = Vec::new();
         let before_run = || early = connect_pending(container);
         let started = launcher.start(spec, network, before_run).map_err(failure)?;
+        fault_point!("start.executed");
         for (attachment, sender) in early {
             match attachment.complete() {
                 // A client that went away meanwhile closes its stream by going.
@@ -263,6 +271,7 @@ impl Inner {
         if let Err(error) = container.save() {
             tracing::warn!(container.id = %container.id, %error, "Cannot keep that a container runs");
         }
+        fault_point!("start.recorded");
         self.publish_mounts(&record, "mount");
         self.events.publish("container", "start", container.id.as_str(), record.event_attributes());
         Ok(started)
@@ -339,7 +348,9 @@ impl Inner {
                 tracing::warn!(container.id = %container.id, ?errors, "Cannot remove a control group");
             }
         }
+        fault_point!("release.group-removed");
         self.release_endpoints(container);
+        fault_point!("release.network-released");
         match std::fs::remove_dir_all(&container.runtime_directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(container.id = %container.id, %error, "Cannot remove a runtime directory");

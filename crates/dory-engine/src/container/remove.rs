@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dory_sys::fault_point;
 use dory_types::{ContainerName, Timestamp, VolumeName};
 
 use super::object::Container;
@@ -151,6 +152,7 @@ impl Inner {
             // Clients that waited for a start wait for nothing now.
             live.pending.clear();
         }
+        fault_point!("remove.marked");
         // From here on the container is gone, also for the next engine: its directory has left its place.
         if let Err(error) = self.store.remove_snapshot(&container.id) {
             let mut live = container.live();
@@ -162,13 +164,16 @@ impl Inner {
             });
             return Err(EngineError::failed("cannot remove the container's files", error));
         }
+        fault_point!("remove.files-discarded");
         self.registry.remove(&container.id);
         let record = container.record();
         self.ids.release(&record.user_namespace);
         let _ = std::fs::remove_dir_all(&container.runtime_directory);
+        fault_point!("remove.runtime-directory-removed");
         if volumes {
             self.remove_anonymous_volumes(&record);
         }
+        fault_point!("remove.volumes-removed");
         self.events.publish("container", "destroy", container.id.as_str(), record.event_attributes());
         Ok(())
     }

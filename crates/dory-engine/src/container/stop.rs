@@ -10,6 +10,7 @@ use super::streams::ContainerWait;
 use crate::engine::{Engine, blocking};
 use crate::signal::Signal;
 use crate::{EngineError, ErrorKind, Result};
+use dory_sys::fault_point;
 
 /// Seconds between the stop signal and SIGKILL where nobody says otherwise.
 const STOP_TIMEOUT: i64 = 10;
@@ -70,6 +71,7 @@ impl Engine {
             // It is ending by itself, or cannot be reached: what follows makes sure.
             self.send_signal(container, Signal::KILL).await.ok();
         }
+        fault_point!("stop.signalled");
         let ended = match u64::try_from(seconds) {
             Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), exit).await.is_ok(),
             Err(_) => exit.await.is_ok(),
@@ -77,6 +79,7 @@ impl Engine {
         if !ended {
             self.kill_and_wait(container).await?;
         }
+        fault_point!("stop.ended");
         self.publish(container, "stop");
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use dory_sys::fault_point;
 use rustix::process::Signal;
 
 use crate::error::StartFailure;
@@ -31,6 +32,7 @@ fn set_up(
     arrival: Arrival<'_>,
 ) -> Result<(Streams, Option<std::fs::File>), StartFailure> {
     let refused = |what: &'static str| move |error: std::io::Error| StartFailure::refused(what, error);
+    fault_point!("exec.cloned");
     arrival.enter_cgroups()?;
     // The shim sets what only it may.
     match protocol::receive(channel).map_err(refused("the shim is gone"))? {
@@ -39,6 +41,7 @@ fn set_up(
     }
     let attribute = open_apparmor_attribute(&spec.process)?;
     namespaces.join_rest().map_err(refused("cannot join the container's namespaces"))?;
+    fault_point!("exec.joined");
     if namespaces.has_user() {
         become_namespace_root()?;
     }

@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use dory_cgroup::Entrance;
+use dory_sys::fault_point;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -105,12 +106,15 @@ fn set_up(
     arrival: Arrival<'_>,
 ) -> Result<(Streams, Option<std::fs::File>), StartFailure> {
     let refused = |what: &'static str| move |error: io::Error| StartFailure::refused(what, error);
+    fault_point!("init.cloned");
     arrival.enter_cgroups()?;
+    fault_point!("init.cgroups-entered");
     let user = namespaces::open_one("user").map_err(refused("cannot open the user namespace"))?;
     let network = namespaces::open_one("net").map_err(refused("cannot open the network namespace"))?;
     protocol::send(channel, &FromInit::Namespaces, &[user.as_fd(), network.as_fd()])
         .map_err(refused("the shim is gone"))?;
     let (rootfs, prepared) = receive_mounts(spec, channel).map_err(refused("cannot receive the mounts"))?;
+    fault_point!("init.mounts-received");
     // Opened while the engine's /proc is in reach; written at the very end.
     let attribute = process::open_apparmor_attribute(&spec.process)?;
     if spec.namespaces.user.is_new() {
@@ -128,6 +132,7 @@ fn set_up(
     let top = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| StartFailure::refused("cannot open `/`", error))?;
     attach(rootfs.as_fd(), top.as_fd()).map_err(refused("cannot attach the root filesystem"))?;
+    fault_point!("init.root-attached");
     let root = Root::new(rootfs.as_fd());
     let mut facts = Vec::new();
     mounts::mount_all(root, spec, prepared, &mut facts)?;
@@ -140,10 +145,13 @@ fn set_up(
     if spec.rootfs.readonly {
         set_readonly(rootfs.as_fd()).map_err(refused("cannot make the root read-only"))?;
     }
+    fault_point!("init.tree-built");
     // While a /proc is certainly in reach: an image need not have one.
     let own_namespaces = namespaces::open_own().map_err(refused("cannot open the namespaces"))?;
     change_root(rootfs.as_fd()).map_err(refused("cannot change the root"))?;
+    fault_point!("init.root-changed");
     announce(channel, facts, &own_namespaces, terminal.as_ref()).map_err(refused("the shim is gone"))?;
+    fault_point!("init.announced");
     let streams = terminal.map_or(arrival.streams, |terminal| Streams::Terminal(terminal.slave));
     match protocol::receive(channel).map_err(refused("the shim is gone"))? {
         (ToInit::Run, _) => Ok((streams, attribute)),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use dory_sys::fault_point;
 use rustix::fs::{FileType, Mode, OFlags, Uid};
 use rustix::process::{DumpableBehavior, Signal};
 
@@ -93,6 +94,7 @@ fn execute(
     if let (Some(attribute), Some(profile)) = (attribute, &process.apparmor) {
         privilege::set_apparmor_profile(attribute, profile)?;
     }
+    fault_point!("init.before-execution");
     dory_sys::process::reset_signals();
     // Whatever descriptor somebody forgot: none may reach the program (CVE-2024-21626).
     dory_sys::process::close_on_exec_from(3).map_err(refused("cannot close descriptors"))?;

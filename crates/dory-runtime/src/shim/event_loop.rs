@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dory_log::{HEADER_LENGTH, Stream, Timestamp};
+use dory_sys::fault_point;
 use rustix::event::Timespec;
 use rustix::event::epoll::EventFlags;
 
@@ -373,8 +374,10 @@ impl Shim {
             Some(exec) => Event::ExecExited { exec, exit_code },
             None => Event::Exited(self.finish(exit_code)),
         };
+        fault_point!("shim.before-end-told");
         // Before the clients' streams end: a client asks for the exit code as soon as its stream has.
         self.monitors.retain(|_, monitor| protocol::send(monitor, &event, &[]).is_ok());
+        fault_point!("shim.end-told");
         let attached: Vec<u64> =
             self.clients.iter().filter(|(_, client)| client.process == key).map(|(key, _)| *key).collect();
         for client_key in attached {
@@ -391,6 +394,7 @@ impl Shim {
 
     /// Completes the log and writes the exit record, before anybody is told.
     fn finish(&mut self, exit_code: i32) -> ExitRecord {
+        fault_point!("shim.main-ended");
         self.finished = true;
         let now = SystemTime::now();
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -413,5 +417,6 @@ fn write_exit_record(directory: &OwnedFd, record: &ExitRecord) -> io::Result<()>
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut file = std::fs::File::from(openat(directory, temporary, flags, Mode::from_raw_mode(0o600))?);
     io::Write::write_all(&mut file, &serde_json::to_vec(record)?)?;
+    fault_point!("shim.exit-written");
     Ok(renameat(directory, temporary, directory, EXIT_RECORD_NAME)?)
 }

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use dory_cgroup::Entrance;
+use dory_sys::fault_point;
 use dory_sys::process::{self, ChildProcess, CloneOptions, clone_process};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
@@ -36,12 +37,14 @@ pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, Sh
         entrance.transpose().map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
     let arrival = Arrival { streams: process_streams, entrance: entrance.as_ref(), reaper: None };
     let helper = clone_process(CloneOptions::default(), || {
+        fault_point!("exec.helper-cloned");
         let born = container.namespaces.join_pid().and_then(|()| {
             let cgroup = entrance.as_ref().and_then(Entrance::v2);
             clone_process(CloneOptions { flags: process::PARENT, cgroup }, || {
                 init::run_exec(spec, &container.namespaces, &process_channel, arrival)
             })
         });
+        fault_point!("exec.process-born");
         let answer = match &born {
             Ok(child) => Born { pid: child.pid.as_raw_nonzero().get(), error: None },
             Err(error) => Born { pid: 0, error: Some(error.to_string()) },
@@ -51,9 +54,11 @@ pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, Sh
     })
     .map_err(refused("cannot clone a helper"))?;
     drop((process_channel, helper_channel));
+    fault_point!("exec.shim-cloned-helper");
     let born = protocol::receive::<Born>(&pid_channel);
     let _nobodys = waitid(WaitId::PidFd(helper.pidfd.as_fd()), WaitIdOptions::EXITED);
     let child = receive_child(born)?;
+    fault_point!("exec.shim-has-process");
     match lead(spec, &child, &channel) {
         Ok(None) => Ok((child, streams)),
         Ok(Some(master)) => {
@@ -102,5 +107,6 @@ fn lead(
         (other, _) => return Err(StartFailure::refused("unexpected message", format!("{other:?}"))),
     };
     await_execution(channel)?;
+    fault_point!("exec.shim-executed");
     Ok(terminal)
 }

@@ -22,6 +22,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::init;
 use crate::protocol::{self, Progress};
+use dory_sys::fault_point;
 
 /// The role's first argument.
 pub const ROLE: &str = "shim";
@@ -40,9 +41,11 @@ pub fn main() -> i32 {
 fn run(channel: UnixStream) -> i32 {
     match start::start(&channel) {
         Ok(container) => {
+            fault_point!("shim.executed");
             let started = Progress::Started { facts: container.facts.clone() };
             // An engine that died in this very moment finds the container through the socket.
             let _unheard = protocol::send(&channel, &started, &[]);
+            fault_point!("shim.start-told");
             event_loop::run(container, channel);
             0
         }

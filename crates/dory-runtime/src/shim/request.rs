@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use dory_sys::fault_point;
 use dory_types::ExecId;
 
 use crate::error::{FailureKind, StartFailure};
@@ -77,6 +78,7 @@ impl Shim {
         let pid = child.pid.as_raw_nonzero().get();
         let process = self.add_process(RunningProcess::new(Some(spec.id.clone()), child, streams, true))?;
         protocol::send(&stream, &Reply::ExecStarted { pid }, &[])?;
+        fault_point!("exec.start-told");
         let (stdin, output) = (spec.stdio.open_stdin, spec.attach_output);
         self.add_client(Client::new(stream, process, [stdin, output, output]))
     }

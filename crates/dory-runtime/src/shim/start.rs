@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use dory_cgroup::{Entrance, Group};
 use dory_log::LogWriter;
+use dory_sys::fault_point;
 use dory_sys::mount::{MountAttributes, set_attributes};
 use dory_sys::process::{self, ChildProcess, CloneOptions, clone_process};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -68,11 +69,13 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
         (Launch::Prepare(spec), _) => *spec,
         (other, _) => return Err(StartFailure::refused("unexpected message", format!("{other:?}"))),
     };
+    fault_point!("shim.spec-received");
     let directory =
         open_directory(&spec.directory).map_err(refused("cannot open the container's directory"))?;
     let listener = listen(&spec.runtime_directory).map_err(refused("cannot listen"))?;
     let log = LogWriter::open(directory.as_fd(), LOG_NAME, &spec.log)
         .map_err(|error| StartFailure::refused("cannot open the log", error))?;
+    fault_point!("shim.listening");
     let binds = clone_binds(&spec.mounts)?;
     let (streams, init_streams) = make_streams(&spec.stdio, true, spec.namespaces.user.root())
         .map_err(refused("cannot make the standard streams"))?;
@@ -84,12 +87,14 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
     let reaper = reaper(&spec).map_err(refused("cannot find the reaper"))?;
     let entrance = spec.cgroup.as_ref().map(Group::entrance).transpose();
     let entrance = entrance.map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
+    fault_point!("shim.before-clone");
     let options =
         CloneOptions { flags: clone_flags(&spec), cgroup: entrance.as_ref().and_then(Entrance::v2) };
     let arrival = Arrival { streams: init_streams, entrance: entrance.as_ref(), reaper };
     let child = clone_process(options, || init::run(&spec, &init_channel, arrival))
         .map_err(refused("cannot clone the container's process"))?;
     drop(init_channel);
+    fault_point!("shim.cloned");
     match lead(engine, &channel, &spec, &child, binds) {
         Ok((ready, held)) => {
             let streams = match ready.terminal {
@@ -119,20 +124,26 @@ fn lead(
     let refused = |what: &'static str| move |error: io::Error| StartFailure::refused(what, error);
     let pid = child.pid.as_raw_nonzero().get();
     let (user, network) = receive_namespaces(channel)?;
+    fault_point!("shim.namespaces-received");
     write_maps(pid, &spec.namespaces.user).map_err(refused("cannot write the id maps"))?;
     let new_network = [network.as_fd()];
     let attached: &[BorrowedFd<'_>] =
         if spec.namespaces.network == Namespace::New { &new_network } else { &[] };
     protocol::send(engine, &Progress::Namespaces { pid }, attached).map_err(refused("the engine is gone"))?;
+    fault_point!("shim.namespaces-sent");
     // From here on the engine configures the network while the mounts are made.
     set_oom_score(pid, spec.process.oom_score_adj)?;
     send_mounts(channel, spec, user.as_fd(), binds)?;
+    fault_point!("shim.mounts-sent");
     let ready = receive_ready(channel, spec)?;
+    fault_point!("shim.init-ready");
     let held = match protocol::receive(engine).map_err(refused("the engine is gone"))? {
         (Launch::Run, held) => held,
         (other, _) => return Err(StartFailure::refused("unexpected message", format!("{other:?}"))),
     };
+    fault_point!("shim.told-to-run");
     protocol::send(channel, &ToInit::Run, &[]).map_err(refused("init is gone"))?;
+    fault_point!("shim.run-sent");
     await_execution(channel)?;
     Ok((ready, held))
 }
@@ -209,6 +220,7 @@ fn send_mounts(
         lock_binds(spec, user_namespace, &mut binds)
             .map_err(refused("cannot lock the flags of the container's binds"))?;
     }
+    fault_point!("shim.rootfs-mounted");
     all.extend(binds);
     let mut cgroups = Vec::new();
     for (name, path) in cgroup_views(spec) {

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 
+use dory_sys::fault_point;
 use dory_types::{ContainerId, Timestamp, VolumeName};
 use rustix::fs::{self, Mode};
 use rustix::io::Errno;
@@ -234,6 +235,7 @@ impl Store {
         self.trash.discard(&self.volumes, name.as_str().as_bytes()).map_err(|errno| {
             VolumeError::Directory { operation: "remove", name: name.clone(), source: errno.into() }
         })?;
+        fault_point!("volume.discarded");
         state.volumes.remove(name);
         Ok(())
     }
@@ -270,6 +272,7 @@ impl Store {
         fs::fchmod(&data, Mode::from_raw_mode(0o755)).map_err(error)?;
         write_record(&directory, RECORD, record, durability)
             .map_err(|source| VolumeError::Record { name: name.clone(), source })?;
+        fault_point!("volume.made");
         fs::renameat_with(
             self.temporary(),
             temporary,
@@ -278,6 +281,7 @@ impl Store {
             fs::RenameFlags::NOREPLACE,
         )
         .map_err(error)?;
+        fault_point!("volume.named");
         if durability == Durability::Synced {
             fs::fsync(&self.volumes).map_err(error)?;
         }
