@@ -17,6 +17,7 @@ pub fn all(with_vm: bool) -> Result<()> {
     lints()?;
     dependencies(&tools)?;
     run(cargo().args(["test", "--quiet", "--workspace"]))?;
+    faults()?;
     fuzz::seeds()?;
     let dory = release()?;
     blackbox(&tools, &dory, &[])?;
@@ -24,6 +25,13 @@ pub fn all(with_vm: bool) -> Result<()> {
         vm::smoke(&tools, &dory)?;
     }
     Ok(())
+}
+
+/// Kills engine, shim and init at every step; with a feature of its own, so that nothing else is built with it.
+fn faults() -> Result<()> {
+    let feature = ["--package", "dory-engine", "--features", "fault-points", "--test", "privileged_faults"];
+    run(cargo().args(["clippy", "--quiet"]).args(feature).args(["--", "-D", "warnings"]))?;
+    run(cargo().args(["test", "--quiet"]).args(feature))
 }
 
 /// Formatting and clippy, for every crate and target.

@@ -3,7 +3,7 @@
 //! Needs root, Debian's busybox-static, iproute2 and nftables, and the feature `fault-points`:
 //!
 //! ```sh
-//! cargo test -p dory-engine --features fault-points --test privileged_faults [-- PART-OF-A-POINT...]
+//! cargo test -p dory-engine --features fault-points --test privileged_faults [-- [--every-arrival] PART-OF-A-POINT...]
 //! ```
 //!
 //! ```text
@@ -72,5 +72,8 @@ fn main() -> ExitCode {
     }
     let wanted: Vec<&String> =
         arguments.iter().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    controller::run(&|point| wanted.is_empty() || wanted.iter().any(|wanted| point.contains(wanted.as_str())))
+    let every = arguments.iter().any(|argument| argument == "--every-arrival");
+    let chosen =
+        |point: &str| wanted.is_empty() || wanted.iter().any(|wanted| point.contains(wanted.as_str()));
+    controller::run(&chosen, every)
 }

@@ -18,7 +18,7 @@ pub struct ChildProcess {
 /// How [`clone_process`] makes the child.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CloneOptions<'a> {
-    /// `CLONE_NEW*` and `CLONE_PARENT` bits (clone(2)).
+    /// `CLONE_NEW*` bits (clone(2)).
     pub flags: u64,
     /// Start it in this cgroup v2 directory (`CLONE_INTO_CGROUP`, kernel 5.7).
     pub cgroup: Option<BorrowedFd<'a>>,
@@ -36,8 +36,6 @@ pub const NEW_NETWORK: u64 = libc::CLONE_NEWNET as u64;
 pub const NEW_IPC: u64 = libc::CLONE_NEWIPC as u64;
 /// `CLONE_NEWUTS`.
 pub const NEW_UTS: u64 = libc::CLONE_NEWUTS as u64;
-/// `CLONE_PARENT`: the child's parent is the caller's.
-pub const PARENT: u64 = libc::CLONE_PARENT as u64;
 
 /// `CLONE_INTO_CGROUP` (linux/sched.h); libc's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -80,11 +78,9 @@ fn is_single_threaded() -> io::Result<bool> {
 fn raw_clone3(options: CloneOptions<'_>, pidfd: &mut RawFd) -> io::Result<i32> {
     // SAFETY: `clone_args` is a plain structure of integers, for which all zeroes is the documented default.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    // CLONE_PARENT takes the exit signal of the caller; giving one as well is EINVAL.
-    let exit_signal = if options.flags & PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
     arguments.flags = options.flags | libc::CLONE_PIDFD as u64;
     arguments.pidfd = pidfd as *mut RawFd as u64;
-    arguments.exit_signal = exit_signal;
+    arguments.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = options.cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;

@@ -1,21 +1,21 @@
 //! Adds a process to the container.
 //!
 //! ```text
-//! shim ──clone──▶ helper ──setns(pid), clone(PARENT)──▶ process ──setns(rest), execve
+//! shim ──setns(pid), clone──▶ process ──setns(rest), execve
 //! ```
-//! Joining a pid namespace only concerns children, and the process must be the shim's own child so that the shim gets its
-//! exit status: hence the helper, and `CLONE_PARENT`.
+//! Joining a pid namespace only concerns children, so the shim does it itself and stays where it is; it has no children but
+//! the container's. A helper in between, which joins and clones, could be killed after its child was born: nobody would wait
+//! for that child, and a pid namespace with a process that nobody waits for never ends.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use dory_cgroup::Entrance;
 use dory_sys::fault_point;
-use dory_sys::process::{self, ChildProcess, CloneOptions, clone_process};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use dory_sys::process::{ChildProcess, CloneOptions, clone_process};
 
-use crate::error::{FailureKind, StartFailure};
+use crate::error::StartFailure;
 use crate::init::{self, Arrival, FromInit, ToInit};
 use crate::protocol;
 use crate::spec::ExecSpec;
@@ -30,35 +30,23 @@ pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, Sh
     let (streams, process_streams) = make_streams(&spec.stdio, spec.attach_output, owner)
         .map_err(refused("cannot make the standard streams"))?;
     let (channel, process_channel) = UnixStream::pair().map_err(refused("cannot make a channel"))?;
-    let (pid_channel, helper_channel) = UnixStream::pair().map_err(refused("cannot make a channel"))?;
     // Where init is now: scripts such as Docker's dind move it to a group beneath its first one.
     let entrance = container.spec.cgroup.as_ref().map(|group| group.entrance_for_exec(container.child.pid));
     let entrance =
         entrance.transpose().map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
     let arrival = Arrival { streams: process_streams, entrance: entrance.as_ref(), reaper: None };
-    let helper = clone_process(CloneOptions::default(), || {
-        fault_point!("exec.helper-cloned");
-        let born = container.namespaces.join_pid().and_then(|()| {
-            let cgroup = entrance.as_ref().and_then(Entrance::v2);
-            clone_process(CloneOptions { flags: process::PARENT, cgroup }, || {
-                init::run_exec(spec, &container.namespaces, &process_channel, arrival)
-            })
-        });
-        fault_point!("exec.process-born");
-        let answer = match &born {
-            Ok(child) => Born { pid: child.pid.as_raw_nonzero().get(), error: None },
-            Err(error) => Born { pid: 0, error: Some(error.to_string()) },
-        };
-        let pidfd: Vec<_> = born.iter().map(|child| child.pidfd.as_fd()).collect();
-        i32::from(protocol::send(&helper_channel, &answer, &pidfd).is_err())
-    })
-    .map_err(refused("cannot clone a helper"))?;
-    drop((process_channel, helper_channel));
-    fault_point!("exec.shim-cloned-helper");
-    let born = protocol::receive::<Born>(&pid_channel);
-    let _nobodys = waitid(WaitId::PidFd(helper.pidfd.as_fd()), WaitIdOptions::EXITED);
-    let child = receive_child(born)?;
-    fault_point!("exec.shim-has-process");
+    container
+        .namespaces
+        .join_pid()
+        .map_err(|error| StartFailure::refused("cannot join the container's pid namespace", error))?;
+    fault_point!("exec.pid-namespace-joined");
+    let options =
+        CloneOptions { cgroup: entrance.as_ref().and_then(Entrance::v2), ..CloneOptions::default() };
+    let child =
+        clone_process(options, || init::run_exec(spec, &container.namespaces, &process_channel, arrival))
+            .map_err(refused("cannot clone the process"))?;
+    drop(process_channel);
+    fault_point!("exec.process-cloned");
     match lead(spec, &child, &channel) {
         Ok(None) => Ok((child, streams)),
         Ok(Some(master)) => {
@@ -74,26 +62,7 @@ pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, Sh
     }
 }
 
-/// The helper's word.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Born {
-    pid: i32,
-    error: Option<String>,
-}
-
-fn receive_child(born: io::Result<(Born, Vec<OwnedFd>)>) -> Result<ChildProcess, StartFailure> {
-    let (born, mut descriptors) =
-        born.map_err(|error| StartFailure::refused("the exec's helper died during the set-up", error))?;
-    if let Some(error) = born.error {
-        return Err(StartFailure::refused("cannot join the container's pid namespace", error));
-    }
-    match (Pid::from_raw(born.pid), descriptors.pop()) {
-        (Some(pid), Some(pidfd)) => Ok(ChildProcess { pid, pidfd }),
-        _ => Err(StartFailure::new(FailureKind::Refused, "the exec's helper sent no process")),
-    }
-}
-
-/// From the born process to the executed program; the terminal's master where there is one.
+/// From the cloned process to the executed program; the terminal's master where there is one.
 fn lead(
     spec: &ExecSpec,
     child: &ChildProcess,
