@@ -107,7 +107,7 @@ impl Inner {
         let mut found = Vec::new();
         for id in self.store.snapshots() {
             match self.find_container(&id) {
-                Ok(Some(container)) => found.push(container),
+                Ok(Some(container)) => found.push(self.find_shim(container)?),
                 // The engine died between making the files and writing the record: nobody was ever told of it.
                 Ok(None) => self.discard(&id),
                 Err(error) => {
@@ -118,7 +118,7 @@ impl Inner {
         Ok(found)
     }
 
-    fn find_container(&self, id: &ContainerId) -> Result<Option<Found>> {
+    fn find_container(&self, id: &ContainerId) -> Result<Option<Arc<Container>>> {
         let Some(snapshot) = self.store.snapshot(id) else { return Ok(None) };
         let container = Container::read(snapshot.directory, self.runtime_directory(id))
             .map_err(|error| EngineError::failed("cannot read the container's record", error))?;
@@ -128,7 +128,22 @@ impl Inner {
         self.registry.reserve(&record.name, id)?;
         self.registry.insert(Arc::clone(&container));
         self.ids.restore(&record.user_namespace, id);
-        let monitor = container.shim().monitor().ok();
+        Ok(Some(container))
+    }
+
+    /// Finds out whether the container runs; an error where that cannot be known, and so nothing of it may be touched.
+    fn find_shim(&self, container: Arc<Container>) -> Result<Found> {
+        let monitor = match container.shim().monitor() {
+            Ok(monitor) => Some(monitor),
+            Err(error) if error.is_gone() => None,
+            // To take a container that runs for one that ended would take its group and its network from it.
+            Err(error) => {
+                return Err(EngineError::failed(
+                    format!("cannot tell whether container {} runs", container.id),
+                    error,
+                ));
+            }
+        };
         if let Some((state, _)) = &monitor {
             container.update(|record| {
                 let known = record.state.running && !record.state.restarting;
@@ -142,9 +157,12 @@ impl Inner {
                 }
             });
             container.live().attachable = true;
-            container.save()?;
+            // On a full disk, too, an engine opens: the shim will be asked again.
+            if let Err(error) = container.save() {
+                tracing::warn!(container.id = %container.id, %error, "Cannot keep that a container runs");
+            }
         }
-        Ok(Some(Found { container, monitor }))
+        Ok(Found { container, monitor })
     }
 
     fn discard(&self, id: &ContainerId) {
@@ -175,6 +193,8 @@ impl Inner {
             .iter()
             .filter(|container| container.record().state.running)
             .map(|container| container.id.clone())
+            // Of those whose records cannot be read nobody knows whether they run.
+            .chain(self.store.snapshots().into_iter().filter(|id| self.registry.find(id.as_str()).is_err()))
             .collect();
         for error in self.cgroups.sweep(&live) {
             tracing::warn!(%error, "Cannot remove a dead container's control group");

@@ -462,6 +462,25 @@ pub fn sweep_bridges(owner: &str, live: &[NetworkId]) -> Result<Vec<String>, Net
     outcome.map(|()| swept)
 }
 
+/// Deletes the pairs with the mark of the engine `owner`, in whichever network, that none of `live` (the names of host
+/// interfaces) claims: what is left of containers that ended while no engine ran, and of a connect or a disconnect in whose
+/// middle an engine died. Returns their names.
+///
+/// # Errors
+/// The refusal of the kernel.
+pub fn sweep_endpoints(owner: &str, live: &[String]) -> Result<Vec<String>, NetlinkError> {
+    let mut connection = Connection::open(NetlinkProtocol::Route)?;
+    let prefix = bridge_mark(owner, "");
+    let of_owner = |alias: &str| alias.strip_prefix(&prefix).is_some_and(|rest| rest.contains(':'));
+    let dead: Vec<_> = route::links(&mut connection)?
+        .into_iter()
+        .filter(|link| of_owner(&link.alias) && !live.contains(&link.name))
+        .map(|link| link.name)
+        .collect();
+    endpoint::delete_all(&mut connection, &dead)?;
+    Ok(dead)
+}
+
 /// Removes the tables of the bridge `name`. A kernel without IPv6 has none of that family, and refuses to make one.
 fn remove_tables(name: &str) -> Result<(), NetlinkError> {
     let _ = Firewall::new(name, &[Family::Ipv6]).remove();

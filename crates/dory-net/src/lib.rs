@@ -32,7 +32,9 @@ mod subnet;
 mod survey;
 
 pub use address::{AddressError, Ipv4Subnet, MacAddress};
-pub use bridge::{BridgeConfig, BridgeError, BridgeNetwork, NetworkFact, SubnetWish, sweep_bridges};
+pub use bridge::{
+    BridgeConfig, BridgeError, BridgeNetwork, NetworkFact, SubnetWish, sweep_bridges, sweep_endpoints,
+};
 pub use dns::{
     DnsClient, DnsDirectory, DnsForwarder, DnsMember, DnsNetwork, DnsOrigin, DnsServer, DnsServerError,
     DnsUpstream, ForwarderError, RESOLVER,

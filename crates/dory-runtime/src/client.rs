@@ -30,6 +30,16 @@ pub enum ShimError {
     Failed(#[from] StartFailure),
 }
 
+impl ShimError {
+    /// True where there certainly is no shim. Anything else that keeps us from reaching it (no descriptors left, no memory)
+    /// says nothing about the container.
+    pub fn is_gone(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+        let Self::Unreachable(error) = self else { return false };
+        matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotFound | UnexpectedEof)
+    }
+}
+
 impl From<io::Error> for ShimError {
     fn from(error: io::Error) -> Self {
         Self::Unreachable(error)

@@ -45,7 +45,9 @@ pub use image::{
     Removed, ResolveError, RootFilesystem, RunConfig, SavePlan, apply_changes,
 };
 pub use layer::{ExportError, ExtractError, LayerRecord, UnpackLimits};
-pub use record::{Durability, RecordError, TEMPORARY_PREFIX, parse_record, read_record, write_record};
+pub use record::{
+    Durability, RecordError, TEMPORARY_PREFIX, parse_record, read_record, remove_temporaries, write_record,
+};
 pub use snapshot::{Owner, Snapshot};
 pub use store::{BackingFilesystem, Distribution, ExpectedLayer, LayerLease, LowerOptions, Share, Store};
 pub use tar_stream::TarError;

@@ -125,6 +125,19 @@ pub fn read_record<T: DeserializeOwned>(directory: impl AsFd, name: &str) -> Res
     parse_record(name, &content).map(Some)
 }
 
+/// Removes from `directory` what a writer that was killed in the middle left there.
+///
+/// # Errors
+/// Those of reading the directory and of unlinking.
+pub fn remove_temporaries(directory: impl AsFd) -> std::io::Result<()> {
+    for (name, _) in crate::directory::names(&directory)? {
+        if name.starts_with(TEMPORARY_PREFIX.as_bytes()) {
+            fs::unlinkat(&directory, &*name, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads a record's content; `name` is for messages only.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use dory_store::{
     ExpectedLayer, HistoryEntry, ImageConfig, ImagePlatform, LayerLease, LayeredFiles, NewImage, RunConfig,
     apply_changes,
 };
+use dory_sys::fault_point;
 use dory_types::{ImageReference, Timestamp};
 
 use super::merge::{container_config, merge_image, run_config};
@@ -95,6 +96,7 @@ impl Inner {
         let parent = self.store.image(record.image.as_str()).map_err(store_error)?;
         let mut layers = self.store.lease_layers(&record.image).map_err(store_error)?;
         let layer = self.commit_layer(&self.layered_files(container)?)?;
+        fault_point!("commit.layer-made");
         let now = Timestamp::now();
         let platform = ImagePlatform::current();
         let mut image = ImageConfig {
@@ -124,6 +126,7 @@ impl Inner {
         let parent = Some(record.image.clone());
         let new = NewImage { config: &bytes, layers, references: &references, parent };
         let id = format!("sha256:{}", self.store.add_image(new).map_err(store_error)?.id);
+        fault_point!("commit.image-added");
         let mut attributes = record.event_attributes();
         attributes.insert("comment".to_owned(), options.comment.clone());
         attributes.insert("imageID".to_owned(), id.clone());

@@ -93,7 +93,10 @@ impl Container {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&directory, flags, Mode::empty()).map_err(read)?;
-        let record: Option<Record> = read_record(opened, RECORD_NAME)?;
+        let record: Option<Record> = read_record(&opened, RECORD_NAME)?;
+        if let Err(error) = dory_store::remove_temporaries(&opened) {
+            tracing::warn!(directory = %directory.display(), %error, "Cannot remove what a killed engine left");
+        }
         Ok(record.map(|record| Self::new(record, directory, runtime_directory)))
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use dory_net::{Driver, Endpoint, EndpointConfig};
+use dory_sys::fault_point;
 use dory_types::NetworkId;
 
 use super::object::NetworkObject;
@@ -86,6 +87,7 @@ impl Inner {
         for place in places.iter().filter(|place| !place.addresses.is_empty()) {
             // With one network, or where it comes first anyway, the routes are set with the interface.
             let endpoint = self.make_endpoint(container, &record, place, netns, bridged == 1)?;
+            fault_point!("start.endpoint-made");
             set_endpoint(container, &place.name, endpoint);
         }
         if bridged > 1 {
@@ -93,7 +95,9 @@ impl Inner {
         }
         self.serve_names(container, netns)?;
         let sockets = self.publish_ports(container)?;
+        fault_point!("start.ports-published");
         container.save()?;
+        fault_point!("start.network-recorded");
         self.publish_connections(container);
         Ok(sockets)
     }
@@ -157,6 +161,7 @@ impl Inner {
         let Some(run) = &record.run else { return };
         self.unpublish_ports(container);
         self.resolver.detach(&record.id);
+        fault_point!("release.ports-unpublished");
         run.endpoints.iter().for_each(|place| self.give_back(&record, place));
     }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use dory_net::{Driver, Endpoint};
+use dory_sys::fault_point;
 
 use super::attach::{has_no_interface, parse_mac, set_endpoint, wished_addresses};
 use super::object::NetworkObject;
@@ -80,6 +81,7 @@ impl Inner {
             container.update(|record| record.endpoints.remove(&name));
         }
         container.save()?;
+        fault_point!("connect.recorded");
         joined
     }
 
@@ -93,9 +95,11 @@ impl Inner {
         });
         // Were the engine to die from here on, the next one would find whose the addresses are.
         let joined = container.save().and_then(|()| {
+            fault_point!("connect.place-recorded");
             let netns = self.namespace_of(container)?;
             let endpoint =
                 self.make_endpoint(container, &container.record(), &place, netns.as_fd(), false)?;
+            fault_point!("connect.endpoint-made");
             set_endpoint(container, name, endpoint);
             self.after_change(container, &netns)
         });
@@ -164,20 +168,23 @@ impl Inner {
         let failed = "cannot delete the container's interface";
         let netns = self.namespace_of(container)?;
         let rerouted = self.after_change(container, &netns);
+        fault_point!("disconnect.rerouted");
         let deleted = match endpoint.host_interface.as_str() {
             // It has no end but the container's.
             "" => dory_net::remove_interface(netns.as_fd(), endpoint)
                 .map_err(|error| EngineError::failed(failed, error)),
             _ => dory_net::disconnect(endpoint).map_err(|error| EngineError::failed(failed, error)),
         };
+        fault_point!("disconnect.interface-deleted");
         rerouted.and(deleted)
     }
 
     /// Lets way out and published ports follow a change of the container's endpoints.
-    fn after_change(&self, container: &Container, netns: &OwnedFd) -> Result<()> {
+    pub(super) fn after_change(&self, container: &Container, netns: &OwnedFd) -> Result<()> {
         self.set_way_out(container, netns.as_fd())?;
         self.serve_change(container, netns)?;
         crate::container::update_etc_files(self, container, &container.record())?;
+        fault_point!("connect.way-out-set");
         let sockets = self.move_ports(container)?;
         if !sockets.is_empty() {
             // The shim holds the ports from here on, and so they outlive this engine.
@@ -190,7 +197,7 @@ impl Inner {
         container.save()
     }
 
-    fn namespace_of(&self, container: &Container) -> Result<OwnedFd> {
+    pub(super) fn namespace_of(&self, container: &Container) -> Result<OwnedFd> {
         let namespace = container
             .shim()
             .network(&[])

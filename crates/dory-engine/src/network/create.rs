@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dory_net::{
     BridgeConfig, BridgeError, BridgeNetwork, Driver, ParentError, ParentNetwork, Subnet, SubnetWish,
 };
+use dory_sys::fault_point;
 use dory_types::{NetworkId, Timestamp};
 
 use super::details::{NetworkCreate, NetworkIpam, NetworkIpamConfig};
@@ -75,6 +76,7 @@ impl Inner {
             }
             None => {
                 let bridge = BridgeNetwork::ensure(&config).map_err(refusal)?;
+                fault_point!("network.bridge-made");
                 for fact in bridge.facts() {
                     tracing::warn!(%fact, network = request.name, "Bridge network");
                 }
@@ -100,6 +102,7 @@ impl Inner {
             }
             return Err(error);
         }
+        fault_point!("network.recorded");
         self.publish_network("create", &id, None);
         Ok(id.to_string())
     }

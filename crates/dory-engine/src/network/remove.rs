@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dory_net::Driver;
+use dory_sys::fault_point;
 use dory_types::Timestamp;
 
 use super::is_predefined;
@@ -75,7 +76,9 @@ impl Inner {
         }
         // From here on it is gone, also for the next engine, which removes what is left in the kernel.
         self.networks.remove(object.record.id()).inspect_err(|_| object.reopen())?;
+        fault_point!("network.record-removed");
         self.dismantle(object);
+        fault_point!("network.dismantled");
         let attributes = [
             ("name".to_owned(), object.record.name().to_owned()),
             ("type".to_owned(), object.record.driver().to_string()),

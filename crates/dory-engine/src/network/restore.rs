@@ -13,6 +13,7 @@ impl Inner {
     /// Takes addresses and ports that running containers have, and removes what no container claims. Networks that no
     /// container was in are not touched.
     pub(crate) fn restore_networks(&self, running: &[Arc<Container>], ended: &[Arc<Container>]) {
+        let changed: Vec<_> = running.iter().filter(|container| forget_half_made(container)).collect();
         for object in self.networks.all() {
             let id = object.record.id();
             let had = running.iter().chain(ended).any(|container| place_in(container, id).is_some());
@@ -29,6 +30,28 @@ impl Inner {
                 }
             }
             self.serve_names_again(container);
+        }
+        self.sweep_endpoints(running);
+        for container in changed {
+            // Its way out may have been the network that it is not in after all.
+            let settled = self.namespace_of(container).and_then(|netns| self.after_change(container, &netns));
+            if let Err(error) = settled {
+                tracing::warn!(container.id = %container.id, %error, "Cannot undo a connect that was cut short");
+            }
+        }
+    }
+
+    /// Removes the interfaces that no running container claims, in every network.
+    fn sweep_endpoints(&self, running: &[Arc<Container>]) {
+        let endpoints = |container: &Arc<Container>| -> Vec<String> {
+            let record = container.record();
+            let places = record.run.iter().flat_map(|run| &run.endpoints);
+            places.filter_map(|place| Some(place.endpoint.as_ref()?.host_interface.clone())).collect()
+        };
+        let live: Vec<String> = running.iter().flat_map(endpoints).collect();
+        if let Err(error) = dory_net::sweep_endpoints(self.identity.owner(), &live) {
+            let error = crate::error::chain(&error);
+            tracing::warn!(error, "Cannot remove interfaces of dead containers");
         }
     }
 
@@ -64,11 +87,6 @@ impl Inner {
         if let Err(error) = bridge.restore_ports(&self.ports, &published) {
             tracing::warn!(%error, "Cannot put published ports back");
         }
-        let interfaces: Vec<String> =
-            places.iter().filter_map(|place| Some(place.endpoint.as_ref()?.host_interface.clone())).collect();
-        if let Err(error) = bridge.sweep(&interfaces) {
-            tracing::warn!(%error, "Cannot remove interfaces of dead containers");
-        }
     }
 
     /// Removes the bridges of all networks; their records stay.
@@ -100,6 +118,20 @@ impl Inner {
             }
         }
     }
+}
+
+/// Takes out of a running container's record the networks that it was on its way into when the engine died: nobody was told
+/// that it is in. True where there were some.
+fn forget_half_made(container: &Container) -> bool {
+    let half_made = |place: &RunEndpoint| !place.addresses.is_empty() && place.endpoint.is_none();
+    container.update(|record| {
+        let Some(run) = &mut record.run else { return false };
+        let names: Vec<String> =
+            run.endpoints.iter().filter(|place| half_made(place)).map(|place| place.name.clone()).collect();
+        run.endpoints.retain(|place| !half_made(place));
+        names.iter().for_each(|name| drop(record.endpoints.remove(name)));
+        !names.is_empty()
+    })
 }
 
 /// The container's place in a network.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dory_engine::config::{ExecConfig, ExecStartConfig, HostConfig, PortBinding};
 use dory_engine::{
-    Engine, EngineError, ErrorKind, ListOptions, RemoveOptions, Status, StopOptions, VolumeCreate,
-    WaitCondition,
+    CommitOptions, Engine, EngineError, ErrorKind, ListOptions, NetworkCreate, RemoveOptions, Status,
+    StopOptions, VolumeCreate, WaitCondition,
 };
 use tokio::io::AsyncReadExt;
 
@@ -19,6 +19,11 @@ const SUBJECT: &str = "subject";
 pub const BYSTANDER: &str = "bystander";
 /// A volume that is there while the subject is.
 const VOLUME: &str = "kept";
+
+/// A network that the subject is in for a while.
+const NETWORK: &str = "second";
+/// What the subject is committed to.
+const IMAGE: &str = "committed:latest";
 
 type Outcome = Result<(), EngineError>;
 
@@ -50,7 +55,7 @@ fn as_engine(directory: &Path, work: impl AsyncFnOnce(Engine)) {
 /// One container's life; each step's name is printed before and after it.
 fn drive(directory: &Path) {
     as_engine(directory, async |engine| {
-        if let Err(error) = live(&engine).await {
+        if let Err(error) = Box::pin(live(&engine)).await {
             // The shim or the container died of the plan. This engine goes on, and so can the container.
             println!("failed {error}");
             go_on(&engine).await;
@@ -65,6 +70,12 @@ async fn live(engine: &Engine) -> Outcome {
     step("start", engine.start_container(SUBJECT)).await?;
     step("exec", exec(engine, false)).await?;
     step("exec -t", exec(engine, true)).await?;
+    step("network create", create_network(engine)).await?;
+    step("connect", engine.connect_network(NETWORK, SUBJECT, Default::default())).await?;
+    step("disconnect", engine.disconnect_network(NETWORK, SUBJECT, false)).await?;
+    step("network rm", engine.remove_network(NETWORK)).await?;
+    step("commit", commit(engine)).await?;
+    step("rmi", remove_image(engine)).await?;
     step("pause", engine.pause_container(SUBJECT)).await?;
     step("unpause", engine.unpause_container(SUBJECT)).await?;
     let now = StopOptions { timeout: Some(0), ..StopOptions::default() };
@@ -79,7 +90,7 @@ async fn live(engine: &Engine) -> Outcome {
 
 async fn step(name: &str, work: impl Future<Output = Outcome>) -> Outcome {
     println!("begin {name}");
-    within(work).await?;
+    within(Box::pin(work)).await?;
     println!("end {name}");
     Ok(())
 }
@@ -87,6 +98,25 @@ async fn step(name: &str, work: impl Future<Output = Outcome>) -> Outcome {
 async fn create_volume(engine: &Engine) -> Outcome {
     let request = VolumeCreate { name: VOLUME.into(), ..VolumeCreate::default() };
     engine.create_volume(request).await.map(drop)
+}
+
+async fn create_network(engine: &Engine) -> Outcome {
+    let request = NetworkCreate { name: NETWORK.into(), ..NetworkCreate::default() };
+    engine.create_network(request).await.map(drop)
+}
+
+async fn commit(engine: &Engine) -> Outcome {
+    let options = CommitOptions {
+        repository: "committed".into(),
+        tag: "latest".into(),
+        pause: true,
+        ..CommitOptions::default()
+    };
+    engine.commit_container(SUBJECT, options).await.map(drop)
+}
+
+async fn remove_image(engine: &Engine) -> Outcome {
+    engine.remove_image(IMAGE, true, false).await.map(drop)
 }
 
 async fn create(engine: &Engine) -> Outcome {
@@ -157,6 +187,20 @@ async fn go_on(engine: &Engine) {
     within(settled).await;
     within(remove(engine)).await.unwrap();
     within(engine.remove_volume(VOLUME, true)).await.unwrap();
+    for removed in [within(engine.remove_network(NETWORK)).await, within(remove_image(engine)).await] {
+        // It may not have come so far.
+        // The bridge itself goes behind everybody's back; the next engine would remove what this one's end leaves.
+        while has_bridge() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(removed.is_ok() || removed.is_err_and(|error| error.kind() == ErrorKind::NotFound));
+    }
+}
+
+/// True where the bridge of a network that somebody made is there.
+fn has_bridge() -> bool {
+    let output = std::process::Command::new("ip").args(["-o", "link"]).output().expect("iproute2");
+    String::from_utf8_lossy(&output.stdout).contains(" br-")
 }
 
 async fn status(engine: &Engine) -> Status {

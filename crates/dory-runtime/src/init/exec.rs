@@ -3,22 +3,23 @@
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use dory_sys::fault_point;
-use rustix::process::Signal;
-
 use crate::error::StartFailure;
 use crate::protocol;
 use crate::spec::ExecSpec;
+use dory_sys::fault_point;
 
 use super::process::{Streams, enter, open_apparmor_attribute};
-use super::{Arrival, FromInit, NamespaceSet, Root, ToInit, become_namespace_root, own_root, terminal};
+use super::{
+    Arrival, FromInit, NamespaceSet, Root, ToInit, become_namespace_root, die_with, own_root, terminal,
+};
 
 /// Runs as the new process, born in the container's pid namespace and in nothing else of it yet; returns an exit code
 /// only on failure, which the shim has been told.
 pub fn run(spec: &ExecSpec, namespaces: &NamespaceSet, channel: &UnixStream, arrival: Arrival<'_>) -> i32 {
-    let _never_fails = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let failure = match set_up(spec, namespaces, channel, arrival) {
-        Ok((streams, attribute)) => enter(spec, streams, attribute.as_ref()),
+    let shim = arrival.shim;
+    let prepared = die_with(shim).and_then(|()| set_up(spec, namespaces, channel, arrival));
+    let failure = match prepared {
+        Ok((streams, attribute)) => enter(spec, streams, attribute.as_ref(), shim),
         Err(failure) => failure,
     };
     let _unheard = protocol::send(channel, &FromInit::Failed(failure), &[]);
@@ -44,6 +45,7 @@ fn set_up(
     fault_point!("exec.joined");
     if namespaces.has_user() {
         become_namespace_root()?;
+        die_with(arrival.shim)?;
     }
     if !spec.stdio.tty {
         protocol::send(channel, &FromInit::Ready { facts: Vec::new() }, &[])

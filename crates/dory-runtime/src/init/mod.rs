@@ -21,6 +21,7 @@ use std::os::unix::net::UnixStream;
 
 use dory_cgroup::Entrance;
 use dory_sys::fault_point;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -77,6 +78,8 @@ pub struct Arrival<'a> {
     pub entrance: Option<&'a Entrance>,
     /// The program of `--init`.
     pub reaper: Option<OwnedFd>,
+    /// The shim (a pidfd).
+    pub shim: &'a OwnedFd,
 }
 
 impl Arrival<'_> {
@@ -89,10 +92,11 @@ impl Arrival<'_> {
 /// Runs as the container's first process; returns an exit code only on failure, which the shim has been told.
 pub fn run(spec: &ContainerSpec, channel: &UnixStream, mut arrival: Arrival<'_>) -> i32 {
     let reaper = arrival.reaper.take();
-    // The shim's death is the container's, from the first moment on; execute() renews it after the ids have changed.
-    let _never_fails = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let failure = match set_up(spec, channel, arrival) {
-        Ok((streams, attribute)) => process::execute_init(spec, streams, attribute.as_ref(), reaper),
+    let shim = arrival.shim;
+    // From the first moment on.
+    let prepared = die_with(shim).and_then(|()| set_up(spec, channel, arrival));
+    let failure = match prepared {
+        Ok((streams, attribute)) => process::execute_init(spec, streams, attribute.as_ref(), reaper, shim),
         Err(failure) => failure,
     };
     // Nobody is there to hear it if the shim is gone; then this process dies with its namespace anyway.
@@ -119,6 +123,7 @@ fn set_up(
     let attribute = process::open_apparmor_attribute(&spec.process)?;
     if spec.namespaces.user.is_new() {
         become_namespace_root()?;
+        die_with(arrival.shim)?;
     }
     if spec.namespaces.cgroup == Namespace::New && spec.cgroup.is_some() {
         // After joining the group: it becomes the root of the view.
@@ -194,6 +199,20 @@ fn receive_mounts(spec: &ContainerSpec, channel: &UnixStream) -> io::Result<(Own
     let rootfs = all.next().ok_or_else(|| io::Error::other("no root filesystem"))?;
     let binds = all.by_ref().take(binds).collect();
     Ok((rootfs, PreparedMounts { binds, cgroups: names.into_iter().zip(all).collect() }))
+}
+
+/// Makes the shim's death this process's; to be renewed whenever the ids have changed, which clears it (prctl(2),
+/// `PR_SET_PDEATHSIG`). A shim that died before says so through its pidfd. Nothing else would: this process has copies of
+/// the shim's ends of all connections, and so would wait for ever, and have the engine wait.
+fn die_with(shim: &OwnedFd) -> Result<(), StartFailure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| StartFailure::refused("cannot tie the process to its shim", error))?;
+    let mut watched = [PollFd::new(shim, PollFlags::IN)];
+    // The container's own seccomp policy, where it holds already, may refuse this call.
+    match poll(&mut watched, Some(&Timespec::default())) {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(_) => Err(StartFailure::refused("the shim is gone", "it ended")),
+    }
 }
 
 /// Root of the user namespace just entered, so that what is made here belongs to the container.

@@ -7,13 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use dory_sys::fault_point;
 use rustix::fs::{FileType, Mode, OFlags, Uid};
-use rustix::process::{DumpableBehavior, Signal};
+use rustix::process::DumpableBehavior;
 
 use crate::error::{FailureKind, StartFailure};
 use crate::spec::{ContainerSpec, ExecSpec, Process};
 
 use super::root::Root;
-use super::{check_working_directory, own_root, privilege, program, user};
+use super::{check_working_directory, die_with, own_root, privilege, program, user};
 
 /// What becomes standard input, output and error.
 #[derive(Debug)]
@@ -56,14 +56,15 @@ pub fn execute_init(
     streams: Streams,
     attribute: Option<&File>,
     reaper: Option<OwnedFd>,
+    shim: &OwnedFd,
 ) -> StartFailure {
-    let Err(failure) = execute(&spec.process, streams, attribute, reaper);
+    let Err(failure) = execute(&spec.process, streams, attribute, reaper, shim);
     failure
 }
 
 /// One more process of a running container, already inside its namespaces.
-pub fn enter(spec: &ExecSpec, streams: Streams, attribute: Option<&File>) -> StartFailure {
-    let Err(failure) = execute(&spec.process, streams, attribute, None);
+pub fn enter(spec: &ExecSpec, streams: Streams, attribute: Option<&File>, shim: &OwnedFd) -> StartFailure {
+    let Err(failure) = execute(&spec.process, streams, attribute, None, shim);
     failure
 }
 
@@ -72,6 +73,7 @@ fn execute(
     streams: Streams,
     attribute: Option<&File>,
     reaper: Option<OwnedFd>,
+    shim: &OwnedFd,
 ) -> Result<Infallible, StartFailure> {
     let refused = |what: &'static str| move |error: io::Error| StartFailure::refused(what, error);
     let root = own_root().map_err(refused("cannot open `/`"))?;
@@ -87,8 +89,7 @@ fn execute(
     rustix::process::umask(Mode::from_raw_mode(0o022));
     privilege::confine(process, &identity)?;
     // Only now: changing ids clears it. The shim's death is the container's (trust.md, "What must outlive the engine").
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| StartFailure::refused("cannot tie the process to its shim", error))?;
+    die_with(shim)?;
     let first = process.args.first().map(String::as_str).unwrap_or_default();
     let path = program::find(first, &environment)?;
     if let (Some(attribute), Some(profile)) = (attribute, &process.apparmor) {

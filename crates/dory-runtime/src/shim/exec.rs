@@ -20,7 +20,7 @@ use crate::init::{self, Arrival, FromInit, ToInit};
 use crate::protocol;
 use crate::spec::ExecSpec;
 
-use super::start::{Container, await_execution, end, receive_from_init, set_oom_score};
+use super::start::{Container, await_execution, end, own_pidfd, receive_from_init, set_oom_score};
 use super::stdio::{ShimStreams, make_streams, terminal_streams};
 
 /// Runs `spec` in `container`; returns when its program is executed.
@@ -34,7 +34,8 @@ pub fn spawn(container: &Container, spec: &ExecSpec) -> Result<(ChildProcess, Sh
     let entrance = container.spec.cgroup.as_ref().map(|group| group.entrance_for_exec(container.child.pid));
     let entrance =
         entrance.transpose().map_err(|error| StartFailure::refused("cannot join the cgroup", error))?;
-    let arrival = Arrival { streams: process_streams, entrance: entrance.as_ref(), reaper: None };
+    let own = own_pidfd().map_err(refused("cannot open a descriptor of the shim"))?;
+    let arrival = Arrival { streams: process_streams, entrance: entrance.as_ref(), reaper: None, shim: &own };
     container
         .namespaces
         .join_pid()

@@ -90,7 +90,8 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
     fault_point!("shim.before-clone");
     let options =
         CloneOptions { flags: clone_flags(&spec), cgroup: entrance.as_ref().and_then(Entrance::v2) };
-    let arrival = Arrival { streams: init_streams, entrance: entrance.as_ref(), reaper };
+    let own = own_pidfd().map_err(refused("cannot open a descriptor of the shim"))?;
+    let arrival = Arrival { streams: init_streams, entrance: entrance.as_ref(), reaper, shim: &own };
     let child = clone_process(options, || init::run(&spec, &init_channel, arrival))
         .map_err(refused("cannot clone the container's process"))?;
     drop(init_channel);
@@ -345,6 +346,12 @@ fn reaper(spec: &ContainerSpec) -> io::Result<Option<OwnedFd>> {
     }
     // The sealed memfd that this shim runs from.
     Ok(Some(rustix::fs::open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+}
+
+/// This process, for its children to know whether it still lives.
+pub fn own_pidfd() -> io::Result<OwnedFd> {
+    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+    Ok(pidfd_open(getpid(), PidfdFlags::empty())?)
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
