@@ -5,6 +5,7 @@
 //! `cargo xtask fuzz` runs the programs; this crate's test runs every target over its seeds.
 
 mod create_body;
+mod dns_question;
 mod image_archive;
 mod image_config;
 mod image_reference;
@@ -17,6 +18,7 @@ mod registry_manifest;
 mod stream_frames;
 
 pub use create_body::create_body;
+pub use dns_question::dns_question;
 pub use image_archive::image_archive;
 pub use image_config::image_config;
 pub use image_reference::image_reference;
@@ -34,6 +36,7 @@ pub type Target = fn(&[u8]);
 /// Every target by its name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("create_body", create_body),
+    ("dns_question", dns_question),
     ("image_archive", image_archive),
     ("image_config", image_config),
     ("image_reference", image_reference),

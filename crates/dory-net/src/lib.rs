@@ -35,6 +35,8 @@ pub use address::{AddressError, Ipv4Subnet, MacAddress};
 pub use bridge::{
     BridgeConfig, BridgeError, BridgeNetwork, NetworkFact, SubnetWish, sweep_bridges, sweep_endpoints,
 };
+#[cfg(feature = "fuzzing")]
+pub use dns::fuzzing;
 pub use dns::{
     DnsClient, DnsDirectory, DnsForwarder, DnsMember, DnsNetwork, DnsOrigin, DnsServer, DnsServerError,
     DnsUpstream, ForwarderError, RESOLVER,

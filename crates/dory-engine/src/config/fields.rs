@@ -89,7 +89,7 @@ fn host_fields() -> Table {
         ("GroupAdd", json!(["staff"]), Honoured),
         ("IpcMode", json!("private"), Honoured),
         ("Cgroup", json!("x"), Refused("cgroup mode: x")),
-        ("Links", json!(["a:b"]), Refused("--link")),
+        ("Links", json!(["a:b"]), Honoured),
         ("OomScoreAdj", json!(1), Honoured),
         ("PidMode", json!("host"), Honoured),
         ("Privileged", json!(true), Honoured),

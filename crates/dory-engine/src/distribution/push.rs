@@ -47,20 +47,18 @@ impl PushImage {
         let text = match self.tag.as_str() {
             "" => self.image.clone(),
             tag => {
-                let named = ImageReference::parse_untagged(&self.image).map_err(invalid)?;
+                let named = ImageReference::parse_untagged(&self.image)
+                    .map_err(|error| EngineError::invalid(error.to_string()))?;
                 format!("{}:{tag}", named.repository())
             }
         };
-        let reference = ImageReference::parse_untagged(&text).map_err(invalid)?;
+        let reference =
+            ImageReference::parse_untagged(&text).map_err(|error| EngineError::invalid(error.to_string()))?;
         match reference.digest() {
             Some(_) => Err(EngineError::invalid("cannot push a digest reference")),
             None => Ok(reference),
         }
     }
-}
-
-fn invalid(error: dory_types::ReferenceError) -> EngineError {
-    EngineError::invalid(error.to_string())
 }
 
 impl Engine {

@@ -15,6 +15,8 @@ mod directory;
 mod event_loop;
 mod exchange;
 mod forwarder;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod message;
 mod query;
 mod redirect;
