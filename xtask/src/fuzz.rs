@@ -93,7 +93,7 @@ fn search(target: &str, minutes: u64) -> Result<()> {
 }
 
 fn build(target: &str) -> Result<()> {
-    run(manifest(&mut cargo().args(["build", "--quiet", "--release"]))
+    run(manifest(cargo().args(["build", "--quiet", "--release"]))
         .args(["--bin", target])
         .env("CARGO_TARGET_DIR", folder())
         .env("CARGO_ENCODED_RUSTFLAGS", INSTRUMENTED.join("\x1f")))

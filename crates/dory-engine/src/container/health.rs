@@ -286,7 +286,7 @@ mod tests {
         let check = HealthConfig {
             interval: 2_000_000_000,
             start_period: 60_000_000_000,
-            start_interval: 3600_000_000_000,
+            start_interval: 3_600_000_000_000,
             ..HealthConfig::default()
         };
         let state = ContainerState {
