@@ -11,11 +11,13 @@ mod image_config;
 mod image_reference;
 mod layer_archive;
 mod log_chain;
+mod mount_text;
 mod query;
 mod registry_auth;
 mod registry_challenge;
 mod registry_manifest;
 mod stream_frames;
+mod unpack;
 
 pub use create_body::create_body;
 pub use dns_question::dns_question;
@@ -24,11 +26,13 @@ pub use image_config::image_config;
 pub use image_reference::image_reference;
 pub use layer_archive::layer_archive;
 pub use log_chain::{json_log, local_log};
+pub use mount_text::mount_text;
 pub use query::query;
 pub use registry_auth::registry_auth;
 pub use registry_challenge::registry_challenge;
 pub use registry_manifest::registry_manifest;
 pub use stream_frames::stream_frames;
+pub use unpack::unpack;
 
 /// What a target is: it takes any bytes, and panics where a promise is broken.
 pub type Target = fn(&[u8]);
@@ -43,11 +47,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("json_log", json_log),
     ("layer_archive", layer_archive),
     ("local_log", local_log),
+    ("mount_text", mount_text),
     ("query", query),
     ("registry_auth", registry_auth),
     ("registry_challenge", registry_challenge),
     ("registry_manifest", registry_manifest),
     ("stream_frames", stream_frames),
+    ("unpack", unpack),
 ];
 
 #[cfg(test)]
