@@ -347,7 +347,7 @@ mod tests {
         let fields = |text: &'static str| text.split(' ').collect::<Vec<_>>();
         for (stat, expected) in [
             ("S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0", "Ss"),
-            ("R 1 9 7 34816 9 0 0 0 0 0 0 0 0 0 20 5 3 0", "RNl+"),
+            ("R 1 9 7 34816 9 0 0 0 0 0 0 0 0 0 20 5 3 0", "RNsl+"),
             ("D 1 9 8 0 -1 0 0 0 0 0 0 0 0 0 20 -5 1 0", "D<"),
         ] {
             assert_eq!(state(7, &fields(stat)).unwrap(), expected, "{stat}");

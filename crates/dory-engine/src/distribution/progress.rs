@@ -15,7 +15,7 @@ use crate::{EngineError, Result};
 /// How many messages wait for a client that is slow to read; progress is skipped meanwhile, nothing else is.
 const QUEUE: usize = 64;
 /// How wide the bar in `progress` is; old clients print it as it comes.
-const BAR_WIDTH: u64 = 50;
+const BAR_WIDTH: usize = 50;
 
 /// One message.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -93,17 +93,15 @@ impl ProgressMessage {
     }
 }
 
-/// `[=====>    ]  1.2MB/3.4MB`, as dockerd's clients know it.
+/// `[=====>    ]   1.2MB/3.4MB`, as dockerd's clients know it: whole percents halved, and the arrow there to the end.
 fn bar(current: u64, total: u64) -> String {
     let current_size = ByteSize(current).decimal();
     if total == 0 || current > total {
         return format!("{current_size:>8}");
     }
-    let done = (u128::from(current) * u128::from(BAR_WIDTH) / u128::from(total)) as usize;
-    let left = BAR_WIDTH as usize - done;
-    let arrow = if left > 0 { ">" } else { "" };
-    let spaces = " ".repeat(left.saturating_sub(1));
-    format!("[{}{arrow}{spaces}]  {current_size:>8}/{}", "=".repeat(done), ByteSize(total).decimal())
+    let done = (u128::from(current) * 100 / u128::from(total) / 2) as usize;
+    let spaces = " ".repeat(BAR_WIDTH - done);
+    format!("[{}>{spaces}] {current_size:>8}/{}", "=".repeat(done), ByteSize(total).decimal())
 }
 
 /// Where a client's messages go.
@@ -192,7 +190,7 @@ mod tests {
         ] {
             assert_eq!(serde_json::to_string(&message).unwrap(), json);
         }
-        assert_eq!(bar(7, 7), format!("[{}]        7B/7B", "=".repeat(50)));
+        assert_eq!(bar(7, 7), format!("[{}>]       7B/7B", "=".repeat(50)));
         assert_eq!(bar(8, 7), "      8B");
     }
 }
