@@ -9,14 +9,20 @@ pub fn registry_manifest(input: &[u8]) {
         Document::Manifest(manifest) => {
             assert!(manifest.layers.len() <= 500);
             let written = serde_json::to_vec(manifest).expect("a manifest is JSON");
-            assert_eq!(Document::parse(&written, &document.media_type(&MediaType::default())).ok(), Some(document));
+            assert_eq!(
+                Document::parse(&written, &document.media_type(&MediaType::default())).ok(),
+                Some(document)
+            );
         }
         Document::Index(index) => {
             if let Ok(entry) = Platform::current().select(index) {
                 assert!(!entry.is_attestation());
             }
             let written = serde_json::to_vec(index).expect("an index is JSON");
-            assert_eq!(Document::parse(&written, &document.media_type(&MediaType::default())).ok(), Some(document));
+            assert_eq!(
+                Document::parse(&written, &document.media_type(&MediaType::default())).ok(),
+                Some(document)
+            );
         }
     }
 }
