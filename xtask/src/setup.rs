@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::process::{run, script};
 use crate::{debian, paths};
 
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 17] = [
     "apache2-utils",
     "busybox-static",
     "ca-certificates",
@@ -20,6 +20,7 @@ const PACKAGES: [&str; 16] = [
     "iproute2",
     "iptables",
     "mmdebstrap",
+    "nftables",
     "openssl",
     "procps",
     "python3-venv",
