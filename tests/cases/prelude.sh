@@ -40,14 +40,6 @@ unreachable() { ! fetch "$@" >/dev/null 2>&1; }
 # Asks the DNS server of a container's network: asked CONTAINER NAME [TYPE] [tcp] [edns].
 asked() { local container=$1; shift; nsenter --net="/proc/$(docker inspect --format '{{.State.Pid}}' "$container")/ns/net" -- "$PYTHON" "$CASES/python/ask.py" "$@"; }
 
-# Starts a registry on the host that has hello-world as Docker's has it, by plain HTTP: registry PORT. Its pid is in $registry.
-registry() {
-  printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "0.0.0.0:%s"}\n' "$PWD/registry" "$1" >registry.yml
-  on_host docker-registry serve registry.yml >registry.log 2>&1 & registry=$!
-  eventually on_host bash -c "exec 3<>/dev/tcp/127.0.0.1/$1"
-  on_host "$PYTHON" "$CASES/python/push.py" "$IMAGES/hello-world.tar" "127.0.0.1:$1" library/hello-world:latest
-}
-
 # Prints the layer of a test image as a tar archive.
 layer_of() { tar --extract --to-stdout --file "$IMAGES/$1.tar" --wildcards '*/layer.tar'; }
 
@@ -68,7 +60,13 @@ registry() {
   eventually on_host curl --silent --insecure --output /dev/null "${SCHEME:-http}://$R/v2/"
 }
 
-# Ends it.
+# Starts one for all the world that has hello-world as Docker's has it: mirror PORT.
+mirror() {
+  registry mirror "$1" '' 0.0.0.0
+  on_host "$PYTHON" "$CASES/python/push.py" "$IMAGES/hello-world.tar" "127.0.0.1:$1" library/hello-world:latest
+}
+
+# Ends the registry.
 registry_end() { kill $REGISTRY; wait $REGISTRY 2>/dev/null; REGISTRY=; }
 
 # Makes PASSWORDS, the registry's configuration for one user: registry_password USER PASSWORD.
