@@ -1,6 +1,6 @@
 //! `RUN --mount`.
 
-use dory_types::ByteSize;
+use dory_types::{ByteSize, parse_bool};
 
 use crate::csv;
 use crate::error::{ExpansionError, SyntaxError, near};
@@ -238,13 +238,8 @@ fn given(value: String) -> Option<String> {
     Some(value).filter(|value| !value.is_empty())
 }
 
-/// As Go's `strconv.ParseBool`.
 fn boolean(key: &str, value: &str) -> Result<bool, SyntaxError> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => wrong(format!("invalid value for {key}: {value}")),
-    }
+    parse_bool(value).ok_or_else(|| SyntaxError::Mount(format!("invalid value for {key}: {value}")))
 }
 
 fn choose<T: Copy>(known: &[(&str, T)], value: &str, what: &str) -> Result<T, SyntaxError> {

@@ -127,11 +127,9 @@ impl Filters {
     /// [`FilterError::Value`].
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, FilterError> {
         let Some(value) = self.get(name).first() else { return Ok(None) };
-        match value.as_str() {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
-            _ => Err(FilterError::Value { name: name.to_owned(), value: format!("[{value}]") }),
-        }
+        let parsed = dory_types::parse_bool(value);
+        let wrong = || FilterError::Value { name: name.to_owned(), value: format!("[{value}]") };
+        parsed.map(Some).ok_or_else(wrong)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use dory_types::parse_bool;
+
 use crate::config::{FileOptions, LogConfigError};
 
 /// Options of `json-file`.
@@ -51,7 +53,9 @@ fn apply(parsed: &mut FileOptions, option: &str, value: &str) -> Result<bool, Lo
         "mode" | "max-buffer-size" => {}
         "max-size" => parsed.max_size = Some(parse_size(value)?),
         "max-file" => parsed.max_file = parse_file_count(value)?,
-        "compress" => parsed.compress = parse_bool(value)?,
+        "compress" => {
+            parsed.compress = parse_bool(value).ok_or_else(|| LogConfigError::Compress(value.to_owned()))?
+        }
         _ => return Ok(false),
     }
     Ok(true)
@@ -97,13 +101,4 @@ fn parse_size(text: &str) -> Result<u64, LogConfigError> {
 fn parse_file_count(text: &str) -> Result<u32, LogConfigError> {
     let count: i64 = text.parse().map_err(|_| LogConfigError::FileCount(text.to_owned()))?;
     u32::try_from(count).ok().filter(|&count| count > 0).ok_or(LogConfigError::NoFile)
-}
-
-/// Go's `strconv.ParseBool`.
-fn parse_bool(text: &str) -> Result<bool, LogConfigError> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(LogConfigError::Compress(text.to_owned())),
-    }
 }

@@ -29,6 +29,7 @@ pub use auth::{Credentials, CredentialsError, DockerConfig, DockerConfigError, H
 pub use config::{ConfigError, ProxyConfig, RegistryConfig, RegistryEntry};
 pub use copy::{CopyDestination, CopyError, CopyEvent, CopyOptions, CopySource, Place, copy};
 pub use error::{RegistryError, RegistryErrorKind};
+pub use http::AnyCertificate;
 pub use manifest::{
     Descriptor, Document, ImageManifest, Index, IndexEntry, ManifestError, MediaType, Platform,
     write_manifest,

@@ -1,5 +1,6 @@
 //! Ids, names, references and digests as newtypes, and nothing that does I/O.
 
+mod boolean;
 mod digest;
 mod duration;
 mod id;
@@ -9,6 +10,7 @@ mod reference;
 mod size;
 mod timestamp;
 
+pub use boolean::parse_bool;
 pub use digest::{Digest, DigestError};
 pub use duration::{DurationError, GoDuration, human_duration};
 pub use id::{ContainerId, ExecId, IdError, ImageId, NetworkId};

@@ -127,11 +127,7 @@ pub(super) fn endpoint_sysctls(wish: &EndpointSettings, interface: &str) -> Resu
 }
 
 fn boolean(name: &str, value: &str) -> Result<bool> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(invalid(name, value)),
-    }
+    dory_types::parse_bool(value).ok_or_else(|| invalid(name, value))
 }
 
 fn invalid(name: &str, value: &str) -> EngineError {

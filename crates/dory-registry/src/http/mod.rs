@@ -13,5 +13,6 @@ mod transport;
 
 pub(crate) use location::{Location, Origin, Scheme, escape};
 pub(crate) use proxy::{Exception, Proxies, Proxy, contains};
+pub use tls::AnyCertificate;
 pub(crate) use tls::{CertificateStamp, ClientIdentity, TlsSettings};
 pub(crate) use transport::{Body, Exchange, Transport, TransportError, full};

@@ -88,7 +88,7 @@ impl TlsSettings {
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Settings)?;
         let builder = if self.unverified {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider)))
         } else {
             builder.with_root_certificates(self.roots()?)
         };
@@ -142,11 +142,18 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     CertificateDer::pem_file_iter(path).map_err(error)?.collect::<Result<_, _>>().map_err(error)
 }
 
-/// Believes every certificate: for registries that the operator called insecure.
+/// Believes every certificate: for registries that the operator called insecure, and engines that nobody asked to verify.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+pub struct AnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl AnyCertificate {
+    /// Signatures are still checked, with what `provider` knows.
+    pub fn new(provider: Arc<CryptoProvider>) -> Self {
+        Self(provider)
+    }
+}
+
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

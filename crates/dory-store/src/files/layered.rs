@@ -571,16 +571,20 @@ mod tests {
         assert_eq!(lines, expected);
     }
 
+    fn names(archive: &[u8]) -> Vec<String> {
+        let mut stream = TarStream::new(archive);
+        let mut names = Vec::new();
+        while let Some(entry) = stream.next_entry().unwrap() {
+            names.push(String::from_utf8(entry.path).unwrap());
+        }
+        names
+    }
+
     #[test]
     fn privileged_export_merges_the_layers() {
         let (_keep, files) = layers();
         let mut archive = Vec::new();
         files.export(&mut archive).unwrap();
-        let mut stream = TarStream::new(archive.as_slice());
-        let mut names = Vec::new();
-        while let Some(entry) = stream.next_entry().unwrap() {
-            names.push(String::from_utf8(entry.path).unwrap());
-        }
         let expected = [
             "dir/",
             "dir/file",
@@ -600,7 +604,7 @@ mod tests {
             "var/lib/a",
             "was",
         ];
-        assert_eq!(names, expected);
+        assert_eq!(names(&archive), expected);
     }
 
     #[test]
@@ -608,11 +612,6 @@ mod tests {
         let (_keep, files) = layers();
         let mut archive = Vec::new();
         assert!(files.pack_changes(&mut archive).unwrap());
-        let mut stream = TarStream::new(archive.as_slice());
-        let mut names = Vec::new();
-        while let Some(entry) = stream.next_entry().unwrap() {
-            names.push(String::from_utf8(entry.path).unwrap());
-        }
         let expected = [
             "dir/",
             "dir/new",
@@ -627,6 +626,6 @@ mod tests {
             "var/lib/a",
             "was",
         ];
-        assert_eq!(names, expected);
+        assert_eq!(names(&archive), expected);
     }
 }

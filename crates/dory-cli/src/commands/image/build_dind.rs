@@ -9,9 +9,9 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use dory_types::Digest;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::progress::{self, Progress};
 use super::with_tag;
@@ -224,25 +224,22 @@ fn archive(base: &Base, layer: &[u8], images: &[(&str, Kind)]) -> Result<Vec<u8>
     };
     let mut names = Vec::new();
     for layer in base.layers.iter().map(Vec::as_slice).chain([layer]) {
-        let name = format!("{}/layer.tar", hex(layer));
+        let name = format!("{}/layer.tar", Digest::of(layer).hex());
         if !names.contains(&name) {
             add(&name, layer)?;
         }
         names.push(name);
     }
+    let diff_id = Digest::of(layer).to_string();
     let mut manifest = Vec::new();
     for (tag, kind) in images {
-        let config = serde_json::to_vec(&base.with_layer(&format!("sha256:{}", hex(layer)), *kind))?;
-        let name = format!("{}.json", hex(&config));
+        let config = serde_json::to_vec(&base.with_layer(&diff_id, *kind))?;
+        let name = format!("{}.json", Digest::of(&config).hex());
         add(&name, &config)?;
         manifest.push(json!({"Config": name, "RepoTags": [with_tag(tag)], "Layers": names}));
     }
     add("manifest.json", &serde_json::to_vec(&manifest)?)?;
     Ok(archive.into_inner()?)
-}
-
-fn hex(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -256,7 +253,7 @@ mod tests {
         let base = Base::read(&first).unwrap();
         assert_eq!(base.layers, std::slice::from_ref(&layer));
         assert_eq!(base.config["config"]["Entrypoint"], json!(["dockerd-entrypoint.sh"]));
-        assert_eq!(base.config["rootfs"]["diff_ids"][0], format!("sha256:{}", hex(&layer)));
+        assert_eq!(base.config["rootfs"]["diff_ids"][0], Digest::of(&layer).to_string());
         let other = super::layer(b"other").unwrap();
         let both = [("x", Kind::Engine), ("docker", Kind::Client)];
         let second = Base::read(&archive(&base, &other, &both).unwrap()).unwrap();
