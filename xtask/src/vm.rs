@@ -91,7 +91,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// # Errors
 /// A transcript fails there.
 pub fn smoke(tools: &Path, dory: &Path) -> Result<()> {
-    suite(tools, dory, "smoke", 600)
+    suite(tools, dory, "smoke", 1200)
 }
 
 fn suite(tools: &Path, dory: &Path, tag: &str, timeout: u64) -> Result<()> {
