@@ -1,0 +1,38 @@
+//! Dockerfiles to images, with or without an engine around: one solver behind every door.
+//!
+//! ```text
+//! Request ─▶ Dockerfile ─▶ graph ─▶ solver ─▶ layers + configuration ─▶ outputs
+//!            (dory-dockerfile)        │
+//!                                     ├─ cache: key of content ─▶ layer      (in the store)
+//!                                     ├─ Context, Secrets, Agents            (lent by the door)
+//!                                     ├─ Images: base images, push           (lent by the engine)
+//!                                     └─ Executor: the commands of RUN       (lent by the engine)
+//! ```
+//!
+//! All calls block; asynchronous callers make them on threads for that. Nothing here knows HTTP, gRPC or the engine.
+
+mod builder;
+mod cancel;
+pub mod context;
+mod error;
+mod executor;
+mod grant;
+mod images;
+mod outcome;
+mod output;
+mod progress;
+mod request;
+
+pub use builder::Builder;
+pub use cancel::Cancel;
+pub use error::{BuildError, StepError};
+pub use executor::{ExecuteError, Executor, RunCommand, RunEnd, RunMount, RunMountSource, RunObserver};
+pub use grant::{Agents, Secrets};
+pub use images::{FoundImage, Images, ImagesError, TransferProgress};
+pub use outcome::{Outcome, PlatformResult};
+pub use output::{Output, Sink};
+pub use progress::{ClassicEvent, Event, Progress, Quiet, Status, Stream, Vertex};
+pub use request::{
+    Annotation, CacheLocation, DockerfileSource, Entitlements, NamedContext, NetworkMode, NoCache,
+    PullPolicy, Request, RunLimits, Ulimit,
+};
