@@ -45,11 +45,15 @@ pub fn make_all(out: &Path, dory: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Packs the directory `root` as the image `tag`.
+/// Packs the directory `root`, or what the archive `root` has, as the image `tag`.
 ///
 /// # Errors
 /// `tar` fails, or the archive cannot be written.
 pub fn pack(root: &Path, out: &Path, tag: &str, config: &str) -> Result<()> {
+    if root.is_file() {
+        let layer = std::fs::read(root).with_context(|| format!("cannot read `{}`", root.display()))?;
+        return archive::write(out, tag, &layer, config);
+    }
     let packed = Command::new("tar")
         .args(["--numeric-owner", "--xattrs", "--sort=name", &format!("--mtime=@{}", CREATED.0), "-C"])
         .arg(root)

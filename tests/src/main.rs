@@ -2,6 +2,7 @@
 
 mod archive;
 mod bench;
+mod compare;
 mod engine;
 mod images;
 mod inspector;
@@ -9,6 +10,7 @@ mod pattern;
 mod runner;
 mod session;
 mod transcript;
+mod unpacked;
 mod with;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +38,15 @@ enum Verb {
     Bench(bench::BenchArguments),
     /// Make the same things on dory and on dockerd, and report what they answer differently.
     Inspector(inspector::InspectorArguments),
+    /// Compare two file trees in everything that an image can say of a file.
+    Compare {
+        /// The one tree's root.
+        left: PathBuf,
+        /// The other's.
+        right: PathBuf,
+    },
+    /// Let both engines unpack the same images, and compare every file.
+    Unpacked(unpacked::UnpackedArguments),
     /// Run a command beside an engine of its own.
     With(with::WithArguments),
     /// Make the archives of the test images that need nothing but this machine's busybox.
@@ -47,9 +58,9 @@ enum Verb {
         #[arg(long)]
         dory: Option<PathBuf>,
     },
-    /// Pack a directory as a one-layer image archive.
+    /// Pack a directory or a tar archive as a one-layer image archive.
     Pack {
-        /// The directory.
+        /// The directory or archive.
         root: PathBuf,
         /// The archive.
         out: PathBuf,
@@ -105,6 +116,11 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
         Verb::Inspector(arguments) => inspector::run(&arguments),
+        Verb::Compare { left, right } => compare::trees(&left, &right).map(|found| {
+            found.iter().for_each(|difference| println!("{difference}"));
+            found.is_empty()
+        }),
+        Verb::Unpacked(arguments) => unpacked::run(&arguments),
         Verb::With(arguments) => with::run(&arguments),
         Verb::Images { out, dory } => images::make_all(&out, dory.as_deref()).map(|()| true),
         Verb::Pack { root, out, tag, config } => images::pack(&root, &out, &tag, &config).map(|()| true),

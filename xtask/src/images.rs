@@ -36,6 +36,32 @@ echo 'root:x:0:' >etc/group
 cd /; mv "$1/dind.tar.new" "$1/dind.tar"; rm -rf "$root"
 "#;
 
+/// A Debian of its own packages; `ping` has file capabilities.
+const DEBIAN_PACKAGES: &str = "iputils-ping";
+
+const DEBIAN_SCRIPT: &str = r#"
+mmdebstrap --quiet --variant=minbase --include="$3" --aptopt='Apt::Install-Recommends "false"' bookworm "$1/layer.tar" \
+  2>"$1/debian.log" || { cat "$1/debian.log" >&2; exit 1; }
+"$2" pack "$1/layer.tar" "$1/debian.tar.new" debian:bookworm
+mv "$1/debian.tar.new" "$1/debian.tar"; rm "$1/layer.tar"
+"#;
+
+/// Makes an image of Debian, once, and gives back its archive.
+///
+/// # Errors
+/// mmdebstrap fails.
+pub fn debian() -> Result<PathBuf> {
+    let cached = paths::cache().join(setup::stamp("debian", &[DEBIAN_PACKAGES, DEBIAN_SCRIPT]));
+    let archive = cached.join("debian.tar");
+    if !archive.exists() {
+        println!("making the image debian");
+        std::fs::create_dir_all(&cached)?;
+        let tests = paths::built("debug", "dory-tests");
+        script(DEBIAN_SCRIPT, &[cached.as_os_str(), tests.as_os_str(), DEBIAN_PACKAGES.as_ref()])?;
+    }
+    Ok(archive)
+}
+
 /// Makes the images, those slow to make only once, and gives back the folder of archives.
 ///
 /// # Errors

@@ -45,6 +45,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Let dory and dockerd unpack the same images, and compare every file.
+    Unpacked,
     /// Run docker-py's own integration tests against dockerd and dory.
     DockerPy(docker_py::Arguments),
     /// Measure the release binary beside dockerd.
@@ -78,6 +80,7 @@ fn main() -> Result<()> {
         }
         Verb::Blackbox { arguments } => test::blackbox(&setup::tools()?, &test::release()?, &arguments),
         Verb::Inspector { arguments } => test::inspector(&arguments),
+        Verb::Unpacked => test::unpacked(&setup::tools()?, &test::release()?),
         Verb::DockerPy(arguments) => docker_py::run(&arguments),
         Verb::Bench(Bench::Run { arguments }) => test::bench(&arguments),
         Verb::Bench(Bench::Images { size }) => test::bench(&["--image-size".to_owned(), size.to_string()]),

@@ -21,6 +21,7 @@ pub fn all(with_vm: bool) -> Result<()> {
     fuzz::seeds()?;
     let dory = release()?;
     blackbox(&tools, &dory, &[])?;
+    unpacked(&tools, &dory)?;
     if with_vm {
         vm::smoke(&tools, &dory)?;
     }
@@ -91,6 +92,19 @@ pub fn blackbox(tools: &Path, dory: &Path, arguments: &[String]) -> Result<()> {
         .arg("--cases")
         .arg(paths::repository().join("tests/cases"))
         .args(arguments);
+    run(&mut command)
+}
+
+/// Compares what dory and dockerd unpack, file by file.
+///
+/// # Errors
+/// A file differs.
+pub fn unpacked(tools: &Path, dory: &Path) -> Result<()> {
+    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    command
+        .args(["unpacked", "--dockerd", "/usr/sbin/dockerd"])
+        .args([Path::new("--dory"), dory, Path::new("--tools"), tools])
+        .args([Path::new("--archive"), &images::debian()?]);
     run(&mut command)
 }
 

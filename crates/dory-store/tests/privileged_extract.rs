@@ -221,7 +221,7 @@ fn privileged_metadata_is_kept() {
         .tar();
     let root = import(&store, &tar).unwrap();
     let meta = |name: &str| root.join(name).symlink_metadata().unwrap();
-    assert_eq!(mode(&root), 0o711);
+    assert_eq!(mode(&root), 0o755, "the archive's word on the root does not count");
     assert_eq!((meta("setuid").uid(), meta("setuid").gid(), mode(&root.join("setuid"))), (1000, 50, 0o4755));
     assert_eq!((meta("shared/file").gid(), mode(&root.join("shared/file"))), (0, 0o666));
     assert_eq!((meta("shared/plain").gid(), mode(&root.join("shared/plain"))), (0, 0o755));
@@ -238,7 +238,7 @@ fn privileged_metadata_is_kept() {
         meta("fifo").file_type().is_fifo() && mode(&root.join("fifo")) == 0o622 && meta("fifo").uid() == 3
     );
     assert_eq!((meta("null").rdev(), mode(&root.join("null")), meta("null").gid()), (0x103, 0o666, 6));
-    for name in ["setuid", "shared", "shared/link", "fifo", "null", "sly", "."] {
+    for name in ["setuid", "shared", "shared/link", "fifo", "null", "sly"] {
         assert_eq!(meta(name).mtime(), 1_600_000_000, "{name}");
     }
 }

@@ -5,6 +5,7 @@
 //!   refused, and with it the layer;
 //! - a parent that is a symbolic link of the same layer is followed as by a process whose root is the layer
 //!   (openat2 `RESOLVE_IN_ROOT`): absolute and climbing links end within the layer;
+//! - the root directory's own entry is passed over: all layers' roots are root's, with 0755;
 //! - the last component is never followed: what is there is replaced, a directory by a directory excepted;
 //! - hard links are made to what their name means within the layer, by the same rules;
 //! - `.wh.<name>` becomes overlayfs's whiteout, `.wh..wh..opq` its opaque directory (OCI image-spec, layer.md
@@ -194,7 +195,7 @@ impl<'a> Extractor<'a> {
     fn make<R: BufRead>(&mut self, entry: &Entry, archive: &mut TarStream<R>) -> Result<(), ExtractError> {
         let path = clean(&entry.path, entry)?;
         if path.is_empty() {
-            return self.root_entry(entry);
+            return root_entry(entry);
         }
         let (parent_path, name) = split(&path);
         let parent = self
@@ -219,15 +220,6 @@ impl<'a> Extractor<'a> {
         self.set_deferred()?;
         let Self { size, warnings, replaced, .. } = self;
         Ok(LayerRecord { size, warnings: warnings.finish(), replaced, ..LayerRecord::default() })
-    }
-
-    /// The archive's entry for the layer's root directory.
-    fn root_entry(&mut self, entry: &Entry) -> Result<(), ExtractError> {
-        if entry.kind != EntryType::Directory {
-            return Err(ExtractError::InvalidPath { path: entry.display() });
-        }
-        self.creator.apply(self.root, entry, false, false, &mut self.warnings)?;
-        self.defer(entry, b"")
     }
 
     fn directory(
@@ -459,6 +451,15 @@ impl<'a> Extractor<'a> {
             fs::futimens(&fd, &metadata::timestamps(directory.modified)).map_err(ExtractError::Root)?;
         }
         Ok(())
+    }
+}
+
+/// The archive's entry for the layer's root directory. dockerd passes it over too: packers name there whatever
+/// directory they packed, often one that only its owner may enter.
+fn root_entry(entry: &Entry) -> Result<(), ExtractError> {
+    match entry.kind {
+        EntryType::Directory => Ok(()),
+        _ => Err(ExtractError::InvalidPath { path: entry.display() }),
     }
 }
 

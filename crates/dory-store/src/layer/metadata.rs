@@ -162,8 +162,9 @@ pub(super) fn set_overlay_xattr(fd: BorrowedFd<'_>, names: [&str; 2], value: &[u
     }
 }
 
-/// The entry's modification time; the time of access stays.
-pub(super) fn timestamps((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+/// The entry's modification time; the time of access stays. What is older than 1970 gets the year 1970, as with dockerd.
+pub(super) fn timestamps(modified: (i64, u32)) -> Timestamps {
+    let (seconds, nanoseconds) = modified.max((0, 0));
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
