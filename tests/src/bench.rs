@@ -2,7 +2,7 @@
 //!
 //! Nothing here fails for being slow: the numbers are for people.
 
-mod images;
+pub mod images;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,9 +32,6 @@ pub struct BenchArguments {
     /// Scratch space.
     #[arg(long, default_value = "/var/tmp/dory-bench")]
     work: PathBuf,
-    /// Measure loading and saving an image of so many MiB, and nothing else.
-    #[arg(long, default_value_t = 0)]
-    image_size: u64,
     /// How often each thing is done.
     #[arg(long, default_value_t = 21)]
     rounds: usize,
@@ -55,11 +52,6 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
         [engine(EngineKind::Dory, &arguments.dory)?, engine(EngineKind::Dockerd, &arguments.dockerd)?];
     let docker = arguments.tools.join("new/docker");
     let mut table = Table::default();
-    if arguments.image_size > 0 {
-        engines.iter_mut().try_for_each(|engine| engine.start().map(drop))?;
-        images::run(arguments, &docker, &engines, &mut table)?;
-        return end(arguments, engines, &table);
-    }
     starts(&mut engines, arguments.rounds.min(11), &mut table)?;
     for engine in &mut engines {
         engine.start()?;
@@ -184,11 +176,19 @@ fn per_container(docker: &Path, engines: &[Engine; 2]) -> Result<Vec<f64>> {
 ///
 /// The run has a pid namespace of its own, so that no other engine on the machine is counted.
 fn memory(kind: EngineKind) -> Result<f64> {
+    let kilobytes: u64 =
+        processes(kind)?.iter().map(|folder| proportional_set_size(folder).unwrap_or(0)).sum();
+    ensure!(kilobytes > 0, "no process of {}", kind.name());
+    Ok(kilobytes as f64 / 1e3)
+}
+
+/// The folders in `/proc` of all processes that run the engine's programs.
+fn processes(kind: EngineKind) -> Result<Vec<PathBuf>> {
     let programs: &[&str] = match kind {
         EngineKind::Dory => &["dory"],
         EngineKind::Dockerd => &["dockerd", "containerd", "containerd-shim-runc-v2", "docker-proxy"],
     };
-    let mut kilobytes = 0;
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let folder = entry?.path();
         let Ok(program) = std::fs::read_link(folder.join("exe")) else {
@@ -198,11 +198,10 @@ fn memory(kind: EngineKind) -> Result<f64> {
         // A program that runs from a sealed memory file is called `/memfd:NAME (deleted)`.
         let name = name.trim_start_matches("memfd:").trim_end_matches(" (deleted)");
         if programs.contains(&name) {
-            kilobytes += proportional_set_size(&folder).unwrap_or(0);
+            found.push(folder);
         }
     }
-    ensure!(kilobytes > 0, "no process of {}", kind.name());
-    Ok(kilobytes as f64 / 1e3)
+    Ok(found)
 }
 
 fn proportional_set_size(folder: &Path) -> Option<u64> {

@@ -36,6 +36,8 @@ enum Verb {
     Run(RunArguments),
     /// Measure dory beside dockerd.
     Bench(bench::BenchArguments),
+    /// Measure what images take, beside dockerd, podman and plain tools.
+    BenchImages(bench::images::ImagesArguments),
     /// Make the same things on dory and on dockerd, and report what they answer differently.
     Inspector(inspector::InspectorArguments),
     /// Compare two file trees in everything that an image can say of a file.
@@ -115,6 +117,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Verb::Run(arguments) => run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
+        Verb::BenchImages(arguments) => bench::images::run(&arguments).map(|()| true),
         Verb::Inspector(arguments) => inspector::run(&arguments),
         Verb::Compare { left, right } => compare::trees(&left, &right).map(|found| {
             found.iter().for_each(|difference| println!("{difference}"));

@@ -64,11 +64,11 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Loading and saving an image of about a gigabyte, beside dockerd, podman where it is installed, and plain tools.
+    /// Load, save, push and pull of an image of a gigabyte, beside dockerd, podman where it is installed, and plain tools.
     Images {
-        /// Its size in MiB.
-        #[arg(long, default_value_t = 1024)]
-        size: u64,
+        /// For example `--prepare`, `--without podman` or `load pull`; they go to `dory-tests bench-images`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
 }
 
@@ -83,7 +83,7 @@ fn main() -> Result<()> {
         Verb::Unpacked => test::unpacked(&setup::tools()?, &test::release()?),
         Verb::DockerPy(arguments) => docker_py::run(&arguments),
         Verb::Bench(Bench::Run { arguments }) => test::bench(&arguments),
-        Verb::Bench(Bench::Images { size }) => test::bench(&["--image-size".to_owned(), size.to_string()]),
+        Verb::Bench(Bench::Images { arguments }) => test::bench_images(&arguments),
         Verb::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
     }

@@ -144,6 +144,22 @@ pub fn bench(arguments: &[String]) -> Result<()> {
     run(&mut command)
 }
 
+/// Measures what images take.
+///
+/// # Errors
+/// An engine or a tool fails.
+pub fn bench_images(arguments: &[String]) -> Result<()> {
+    let tools = setup::tools()?;
+    let dory = release()?;
+    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    command
+        .args(["bench-images", "--dockerd", "/usr/sbin/dockerd"])
+        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools])
+        .args([Path::new("--material"), &paths::cache().join("bench-image")])
+        .args(arguments);
+    run(&mut command)
+}
+
 /// A command in pid and mount namespaces of its own: whatever it starts and mounts ends with it.
 ///
 /// The inner shell makes the mounts a peer group of their own, so that what tests propagate stays among them.

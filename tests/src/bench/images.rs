@@ -1,197 +1,274 @@
-//! An image of about a gigabyte in twelve uneven layers: how long it takes to load and to save it.
+//! An image of about a gigabyte, compressed, in twelve uneven layers: how long load, save, push and pull take, and how much
+//! processor time, beside dockerd, podman where it is installed, and plain tools as the floor.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+mod floor;
+mod material;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 
-use super::{BenchArguments, Table, docker_command};
 use crate::engine::Engine;
+use crate::transcript::EngineKind;
+use material::Material;
 
-/// How the files are divided among the layers.
-const WEIGHTS: [u64; 12] = [30, 20, 12, 9, 7, 6, 5, 4, 3, 2, 1, 1];
-/// The image's name.
+/// What of images is measured.
+#[derive(Debug, clap::Args)]
+pub struct ImagesArguments {
+    /// The release binary of dory.
+    #[arg(long)]
+    dory: PathBuf,
+    /// Docker's daemon.
+    #[arg(long)]
+    dockerd: PathBuf,
+    /// Folder with the docker commands.
+    #[arg(long)]
+    tools: PathBuf,
+    /// Where the image is kept between runs.
+    #[arg(long, default_value = "/var/tmp/dory-bench-image")]
+    material: PathBuf,
+    /// Scratch space.
+    #[arg(long, default_value = "/var/tmp/dory-bench")]
+    work: PathBuf,
+    /// How much the image's files are, in MiB.
+    #[arg(long, default_value_t = 2600)]
+    size: u64,
+    /// How often each thing is done.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Make the image, which takes minutes, and measure nothing.
+    #[arg(long)]
+    prepare: bool,
+    /// Leave these out: `dockerd`, `podman`, `floor`.
+    #[arg(long)]
+    without: Vec<String>,
+    /// Measure only these.
+    #[arg(value_parser = ["load", "save", "push", "pull"])]
+    steps: Vec<String>,
+}
+
+/// The image's name on engines.
 const NAME: &str = "dory-bench:big";
+/// The port of the registry, in the namespace of an engine.
+const PORT: u16 = 5000;
 
-/// Measures `rounds` loads and saves on both engines in turn, and beside them the least that it can take.
-pub(super) fn run(
-    arguments: &BenchArguments,
-    docker: &Path,
-    engines: &[Engine; 2],
-    table: &mut Table,
-) -> Result<()> {
-    let work = arguments.work.join("image");
-    fs::create_dir_all(&work)?;
-    let archive = Archive::make(&work, arguments.image_size << 20)?;
-    let (mut loads, mut saves) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    let mut podman = Vec::new();
-    let mut floor = Vec::new();
-    for _ in 0..arguments.rounds.min(3) {
-        for ((engine, loads), saves) in engines.iter().zip(&mut loads).zip(&mut saves) {
-            let text = |path: &Path| path.display().to_string();
-            let took = docker_command(docker, engine, &["load", "--quiet", "--input", &text(&archive.path)])?;
-            loads.push(took.as_secs_f64());
-            let saved = work.join("saved.tar");
-            let took = docker_command(docker, engine, &["save", "--output", &text(&saved), NAME])?;
-            saves.push(took.as_secs_f64());
-            fs::remove_file(saved)?;
-            docker_command(docker, engine, &["rmi", NAME])?;
+/// The unit of proc_pid_stat(5) on all of Linux's architectures (USER_HZ).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What one measurement took, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cost {
+    wall: f64,
+    processor: f64,
+}
+
+/// Measures, and prints each figure when it is known.
+///
+/// # Errors
+/// An engine or a tool fails.
+pub fn run(arguments: &ImagesArguments) -> Result<()> {
+    let material = Material::make(&arguments.material, arguments.size << 20, &arguments.dory)?;
+    if arguments.prepare {
+        return Ok(());
+    }
+    let _ = std::fs::remove_dir_all(&arguments.work);
+    println!(
+        "{} MiB of files in {} layers; compressed {} MiB\n{:8}{:12}{:>10}{:>14}",
+        material.length(false)? >> 20,
+        material.layers.len(),
+        material.length(true)? >> 20,
+        "",
+        "",
+        "wall, s",
+        "processor, s"
+    );
+    for _ in 0..arguments.rounds {
+        for (kind, binary) in [(EngineKind::Dory, &arguments.dory), (EngineKind::Dockerd, &arguments.dockerd)]
+        {
+            if !arguments.without.iter().any(|name| name == kind.name()) {
+                let mut engine = Engine::prepare(kind, binary, &arguments.work.join(kind.name()))?;
+                engine.start()?;
+                of_engine(arguments, &engine, &material)?;
+                engine.stop(Signal::TERM)?;
+            }
         }
-        floor.push(archive.unpack(&work)?.as_secs_f64());
-        podman.extend(archive.podman(&work).map(|took| took.as_secs_f64()));
+        if !arguments.without.iter().any(|name| name == "floor") {
+            floor::run(&material, &arguments.work, |step| wanted(arguments, step))?;
+        }
+        if !arguments.without.iter().any(|name| name == "podman")
+            && Command::new("podman").arg("--version").stdout(Stdio::null()).status().is_ok()
+        {
+            of_podman(arguments, &material)?;
+        }
     }
-    let [dory, dockerd] = loads;
-    let size = archive.size >> 20;
-    table.row(&format!("docker load of {size} MiB in 12 layers, s"), dory, dockerd.clone(), floor);
-    if !podman.is_empty() {
-        table.row("  the same, podman load in place of dory", podman, dockerd, vec![]);
-    }
-    let [dory, dockerd] = saves;
-    table.row("docker save of the same, s", dory, dockerd, vec![]);
+    let _ = std::fs::remove_dir_all(&arguments.work);
     Ok(())
 }
 
-/// The image's archive and its layers.
-struct Archive {
-    path: PathBuf,
-    layers: Vec<PathBuf>,
-    size: u64,
+fn wanted(arguments: &ImagesArguments, step: &str) -> bool {
+    arguments.steps.is_empty() || arguments.steps.iter().any(|wanted| wanted == step)
 }
 
-impl Archive {
-    /// Makes the image of files of this machine, `size` bytes of them: programs, libraries and documents, as images have.
-    fn make(work: &Path, size: u64) -> Result<Self> {
-        let mut files = Vec::new();
-        let mut total = 0;
-        let listed =
-            output(Command::new("find").args(["/usr", "-xdev", "-type", "f", "-printf", "%s %P\n"]))?;
-        for line in listed.lines() {
-            let Some((length, name)) = line.split_once(' ') else { continue };
-            let length: u64 = length.parse()?;
-            if total + length <= size {
-                total += length;
-                files.push((length, name));
+fn report(step: &str, who: &str, cost: Cost) {
+    println!("{step:8}{who:12}{:>10.1}{:>14.1}", cost.wall, cost.processor);
+}
+
+/// All steps on one engine. Its push comes after a load, so that it has to compress.
+fn of_engine(arguments: &ImagesArguments, engine: &Engine, material: &Material) -> Result<()> {
+    let who = engine.kind.name();
+    let docker =
+        |words: &[&str]| super::docker_command(&arguments.tools.join("new/docker"), engine, words).map(drop);
+    let measured = |step: &str, words: &[&str]| -> Result<()> {
+        if wanted(arguments, step) {
+            report(step, who, measure(|| processor_time_of(engine.kind), || docker(words))?);
+        }
+        Ok(())
+    };
+    if ["load", "save", "push"].iter().any(|step| wanted(arguments, step)) {
+        let archive = material.archive.display().to_string();
+        let load = ["load", "--quiet", "--input", &archive];
+        if wanted(arguments, "load") {
+            measured("load", &load)?
+        } else {
+            docker(&load)?
+        }
+        let saved = arguments.work.join("saved.tar");
+        measured("save", &["save", "--output", &saved.display().to_string(), NAME])?;
+        let _ = std::fs::remove_file(saved);
+        if wanted(arguments, "push") {
+            let storage = arguments.work.join("registry");
+            let _registry = Registry::start(&engine.host, &storage)?;
+            let name = format!("localhost:{PORT}/pushed:1");
+            docker(&["tag", NAME, &name])?;
+            measured("push", &["push", "--quiet", &name])?;
+            docker(&["rmi", &name])?;
+            std::fs::remove_dir_all(storage)?;
+        }
+        docker(&["rmi", NAME])?;
+    }
+    if wanted(arguments, "pull") {
+        let _registry = Registry::start(&engine.host, &material.registry)?;
+        let name = material.remote(PORT);
+        // What was removed is deleted behind the answer.
+        std::thread::sleep(Duration::from_secs(3));
+        measured("pull", &["pull", "--quiet", &name])?;
+        docker(&["rmi", &name])?;
+    }
+    Ok(())
+}
+
+fn of_podman(arguments: &ImagesArguments, material: &Material) -> Result<()> {
+    let network = crate::engine::NetworkNamespace::new()?;
+    let root = arguments.work.join("podman");
+    let podman = |words: &[&str]| -> Result<()> {
+        let mut command = network.command("podman");
+        command.arg("--root").arg(&root).arg("--runroot").arg(arguments.work.join("podman-run"));
+        let output =
+            command.args(["--storage-driver", "overlay"]).args(words).stdin(Stdio::null()).output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`podman {}`: {errors}", words.join(" "));
+        Ok(())
+    };
+    let measured = |step: &str, words: &[&str]| -> Result<()> {
+        if wanted(arguments, step) {
+            report(step, "podman", measure(processor_time_of_children, || podman(words))?);
+        }
+        Ok(())
+    };
+    if ["load", "save", "push"].iter().any(|step| wanted(arguments, step)) {
+        let archive = material.archive.display().to_string();
+        let load = ["load", "--quiet", "--input", &archive];
+        if wanted(arguments, "load") {
+            measured("load", &load)?
+        } else {
+            podman(&load)?
+        }
+        let saved = arguments.work.join("saved.tar");
+        measured("save", &["save", "--quiet", "--output", &saved.display().to_string(), NAME])?;
+        let _ = std::fs::remove_file(saved);
+        if wanted(arguments, "push") {
+            let storage = arguments.work.join("registry");
+            let _registry = Registry::start(&network, &storage)?;
+            let name = format!("docker://localhost:{PORT}/pushed:1");
+            measured("push", &["push", "--quiet", "--tls-verify=false", NAME, &name])?;
+            std::fs::remove_dir_all(storage)?;
+        }
+        podman(&["rmi", "--all", "--force"])?;
+    }
+    if wanted(arguments, "pull") {
+        let _registry = Registry::start(&network, &material.registry)?;
+        measured("pull", &["pull", "--quiet", "--tls-verify=false", &material.remote(PORT)])?;
+        podman(&["rmi", "--all", "--force"])?;
+    }
+    Ok(())
+}
+
+/// Runs `work` when the disk is quiet; `processor` is the processor time so far, in seconds.
+fn measure(processor: impl Fn() -> Result<f64>, work: impl FnOnce() -> Result<()>) -> Result<Cost> {
+    rustix::fs::sync();
+    let (before, began) = (processor()?, Instant::now());
+    work()?;
+    let wall = began.elapsed().as_secs_f64();
+    Ok(Cost { wall, processor: processor()? - before })
+}
+
+/// The processor time of an engine's processes, in seconds, and of their children that have ended.
+fn processor_time_of(kind: EngineKind) -> Result<f64> {
+    let pids = super::processes(kind)?;
+    pids.iter().map(|folder| processor_time(folder, true)).sum()
+}
+
+/// The processor time of this process's children that have ended, in seconds.
+fn processor_time_of_children() -> Result<f64> {
+    processor_time(Path::new("/proc/self"), false)
+}
+
+/// `utime`, `stime`, `cutime`, `cstime` of proc_pid_stat(5); the first two only where `own` says so.
+fn processor_time(folder: &Path, own: bool) -> Result<f64> {
+    // A process that has ended meanwhile counts with its parent.
+    let Ok(text) = std::fs::read_to_string(folder.join("stat")) else { return Ok(0.0) };
+    let (_, fields) = text.rsplit_once(')').context("no `stat` of a process")?;
+    let ticks = fields.split_whitespace().skip(if own { 11 } else { 13 }).take(if own { 4 } else { 2 });
+    let ticks = ticks.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// Debian's registry, until this goes away.
+struct Registry(Child);
+
+impl Registry {
+    fn start(network: &crate::engine::NetworkNamespace, storage: &Path) -> Result<Self> {
+        std::fs::create_dir_all(storage)?;
+        let config = storage.with_extension("yml");
+        let storage = storage.display();
+        std::fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+                 storage: {{filesystem: {{rootdirectory: {storage}}}}}\nhttp: {{addr: '127.0.0.1:{PORT}'}}\n"
+            ),
+        )?;
+        let mut command = network.command("docker-registry");
+        let child = command.arg("serve").arg(&config).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+        let registry = Self(child.context("cannot start `docker-registry`")?);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(20) {
+            let url = format!("http://localhost:{PORT}/v2/");
+            if network.command("curl").args(["-sf", "-o", "/dev/null", &url]).status()?.success() {
+                return Ok(registry);
             }
+            std::thread::sleep(Duration::from_millis(50));
         }
-        let mut layers = Vec::new();
-        let mut rest = files.as_slice();
-        for (number, weight) in WEIGHTS.iter().enumerate() {
-            let wanted = total * weight / WEIGHTS.iter().sum::<u64>();
-            let mut taken = 0;
-            let count = rest.iter().take_while(|(length, _)| {
-                taken += length;
-                taken <= wanted
-            });
-            let (part, left) = rest.split_at(count.count());
-            rest = left;
-            layers.push(layer(work, number, part)?);
-        }
-        let path = pack(work, &layers)?;
-        Ok(Self { size: fs::metadata(&path)?.len(), path, layers })
-    }
-
-    /// The least that a load can be: each layer hashed and unpacked by the usual tools, all at once.
-    fn unpack(&self, work: &Path) -> Result<Duration> {
-        let target = work.join("floor");
-        fs::create_dir_all(&target)?;
-        let began = Instant::now();
-        let mut children = Vec::new();
-        for layer in &self.layers {
-            let name = layer.file_name().unwrap_or_default();
-            fs::create_dir_all(target.join(name))?;
-            children
-                .push(Command::new("tar").arg("-xf").arg(layer).arg("-C").arg(target.join(name)).spawn()?);
-            children.push(Command::new("sha256sum").arg(layer).stdout(std::process::Stdio::null()).spawn()?);
-        }
-        for mut child in children {
-            ensure!(child.wait()?.success(), "a layer cannot be unpacked");
-        }
-        let took = began.elapsed();
-        fs::remove_dir_all(target)?;
-        Ok(took)
-    }
-
-    /// How long podman takes, where there is one.
-    fn podman(&self, work: &Path) -> Option<Duration> {
-        let root = work.join("podman");
-        let podman = |arguments: &[&str]| {
-            let status = Command::new("podman")
-                .arg("--root")
-                .arg(&root)
-                .arg("--runroot")
-                .arg(work.join("podman-run"))
-                .args(arguments)
-                .stdout(std::process::Stdio::null())
-                .stderr(std::process::Stdio::null())
-                .status();
-            status.is_ok_and(|status| status.success())
-        };
-        let began = Instant::now();
-        let loaded = podman(&["load", "--quiet", "--input", &self.path.display().to_string()]);
-        let took = began.elapsed();
-        if loaded {
-            podman(&["rmi", "--all", "--force"]);
-        }
-        loaded.then_some(took)
+        bail!("the registry does not answer")
     }
 }
 
-/// Packs `files` of `/usr`.
-fn layer(work: &Path, number: usize, files: &[(u64, &str)]) -> Result<PathBuf> {
-    let list = work.join("list");
-    let names: String = files.iter().map(|(_, name)| format!("usr/{name}\n")).collect();
-    fs::write(&list, names)?;
-    let path = work.join(format!("layer{number}.tar"));
-    output(
-        Command::new("tar")
-            .args(["--format=posix", "--no-recursion", "--pax-option=delete=atime,delete=ctime", "-C", "/"])
-            .arg("-cf")
-            .arg(&path)
-            .arg("-T")
-            .arg(&list),
-    )?;
-    Ok(path)
-}
-
-/// Puts the layers into one archive in docker's form.
-fn pack(work: &Path, layers: &[PathBuf]) -> Result<PathBuf> {
-    let mut diff_ids = Vec::new();
-    for layer in layers {
-        let mut hasher = Sha256::new();
-        std::io::copy(&mut File::open(layer)?, &mut hasher)?;
-        diff_ids.push(format!("sha256:{:x}", hasher.finalize()));
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-    let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux",
-        "config": {"Cmd": ["/usr/bin/true"]},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-    });
-    let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
-    let manifest = json!([{"Config": "config.json", "RepoTags": [NAME], "Layers": names}]);
-    let path = work.join("image.tar");
-    let mut archive = tar::Builder::new(BufWriter::new(File::create(&path)?));
-    for (name, layer) in names.iter().zip(layers) {
-        archive.append_file(name, &mut File::open(layer)?)?;
-    }
-    for (name, document) in [("config.json", config), ("manifest.json", manifest)] {
-        let text = document.to_string();
-        let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o644);
-        archive.append_data(&mut header, name, text.as_bytes())?;
-    }
-    archive.into_inner()?.flush()?;
-    Ok(path)
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
