@@ -1,0 +1,3 @@
+//! BuildKit's gRPC over a stream: control, gateway and the services of a client's session.
+
+pub mod grpc;
