@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn needs_become_metadata() {
-        let need = Need { paths: vec!["src".to_owned(), "Größe x".to_owned()], ignore: vec!["*.o".to_owned()] };
+        let need =
+            Need { paths: vec!["src".to_owned(), "Größe x".to_owned()], ignore: vec!["*.o".to_owned()] };
         let expected = [
             ("dir-name", "context"),
             ("followpaths", "src"),

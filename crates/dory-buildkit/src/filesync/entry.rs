@@ -222,7 +222,8 @@ mod tests {
         for name in ["user.a", "user.overlay.redirect", "trusted.overlay.opaque", "security.capability"] {
             stat.xattrs.insert(name.to_owned(), Vec::new());
         }
-        let mut names: Vec<_> = Entry::new(stat).unwrap().unwrap().xattrs.into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<_> =
+            Entry::new(stat).unwrap().unwrap().xattrs.into_iter().map(|(name, _)| name).collect();
         names.sort();
         assert_eq!(names, ["security.capability", "user.a"]);
     }

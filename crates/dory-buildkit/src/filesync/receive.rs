@@ -125,7 +125,8 @@ struct Receiver<'a> {
 impl<'a> Receiver<'a> {
     fn new(root: BorrowedFd<'a>) -> Result<Self, ReceiveError> {
         let failed = |source| ReceiveError::Write { path: ".".to_owned(), source };
-        let fd = fs::openat(root, ".", DIRECTORY_FLAGS, Mode::empty()).map_err(|error| failed(error.into()))?;
+        let fd =
+            fs::openat(root, ".", DIRECTORY_FLAGS, Mode::empty()).map_err(|error| failed(error.into()))?;
         let remaining = names(&fd).map_err(failed)?;
         let level = Level { path: String::new(), fd, remaining, last: String::new() };
         Ok(Self {
@@ -362,10 +363,8 @@ fn modified_of(stat: &fs::Stat) -> i64 {
 }
 
 fn times(modified: i64) -> Timestamps {
-    let time = Timespec {
-        tv_sec: modified.div_euclid(1_000_000_000),
-        tv_nsec: modified.rem_euclid(1_000_000_000),
-    };
+    let time =
+        Timespec { tv_sec: modified.div_euclid(1_000_000_000), tv_nsec: modified.rem_euclid(1_000_000_000) };
     Timestamps { last_access: time, last_modification: time }
 }
 
@@ -413,7 +412,8 @@ fn set_metadata(file: &File, entry: &Entry) -> io::Result<()> {
 fn make_directory(parent: BorrowedFd<'_>, entry: &Entry) -> io::Result<Level> {
     let (_, name) = entry.parent_and_name();
     let found = look(parent, name)?;
-    let is_there = found.as_ref().is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+    let is_there =
+        found.as_ref().is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
     if !is_there {
         if found.is_some() {
             fs::unlinkat(parent, name, AtFlags::empty())?;
@@ -431,7 +431,8 @@ fn make_directory(parent: BorrowedFd<'_>, entry: &Entry) -> io::Result<Level> {
 
 fn make_symlink(directory: BorrowedFd<'_>, entry: &Entry, target: &str) -> io::Result<()> {
     let (_, name) = entry.parent_and_name();
-    let is_same = fs::readlinkat(directory, name, Vec::new()).is_ok_and(|old| old.as_bytes() == target.as_bytes())
+    let is_same = fs::readlinkat(directory, name, Vec::new())
+        .is_ok_and(|old| old.as_bytes() == target.as_bytes())
         && look(directory, name)?.is_some_and(|stat| modified_of(&stat) == entry.modified);
     if is_same {
         return Ok(());
@@ -463,7 +464,9 @@ fn make_link(root: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
         return Err(io::Error::other(format!("`{target}` is no file to link to")));
     }
     let (directory, name) = place(root, entry)?;
-    if look(directory.as_fd(), name)?.is_some_and(|old| (old.st_dev, old.st_ino) == (stat.st_dev, stat.st_ino)) {
+    if look(directory.as_fd(), name)?
+        .is_some_and(|old| (old.st_dev, old.st_ino) == (stat.st_dev, stat.st_ino))
+    {
         return Ok(());
     }
     remove(directory.as_fd(), name.as_bytes())?;

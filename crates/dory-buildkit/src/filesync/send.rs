@@ -80,12 +80,15 @@ impl<C: Conversation> Sender<'_, C> {
             let Ok(text) = name.to_str() else { continue };
             let path = if path.is_empty() { text.to_owned() } else { format!("{path}/{text}") };
             let stat = fs::statat(directory, &*name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(&path))?;
-            let Some(entry) = self.entry(directory, text, path, &stat).map_err(failed(text))? else { continue };
+            let Some(entry) = self.entry(directory, text, path, &stat).map_err(failed(text))? else {
+                continue;
+            };
             let is_directory = entry.kind == EntryKind::Directory;
             self.tell(&entry)?;
             if is_directory {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let inner = fs::openat(directory, &*name, flags, Mode::empty()).map_err(failed(&entry.path))?;
+                let inner =
+                    fs::openat(directory, &*name, flags, Mode::empty()).map_err(failed(&entry.path))?;
                 self.tell_directory(inner.as_fd(), &entry.path)?;
             }
         }
@@ -97,7 +100,11 @@ impl<C: Conversation> Sender<'_, C> {
             self.files.insert(self.next, entry.path.clone());
         }
         self.next += 1;
-        self.send(Packet { r#type: PacketType::PacketStat as i32, stat: Some(entry.to_stat()), ..Packet::default() })
+        self.send(Packet {
+            r#type: PacketType::PacketStat as i32,
+            stat: Some(entry.to_stat()),
+            ..Packet::default()
+        })
     }
 
     /// The file as it is told; nothing for devices and sockets.

@@ -80,7 +80,12 @@ fn listing(root: &Path) -> Vec<String> {
             };
             let name = entry.strip_prefix(root).unwrap().display().to_string();
             let links = if metadata.is_file() { metadata.nlink() } else { 0 };
-            lines.push(format!("{name} {:o} {links} {}.{} {content}", metadata.mode(), metadata.mtime(), metadata.mtime_nsec()));
+            lines.push(format!(
+                "{name} {:o} {links} {}.{} {content}",
+                metadata.mode(),
+                metadata.mtime(),
+                metadata.mtime_nsec()
+            ));
             if metadata.is_dir() {
                 walk(root, &entry, lines);
             }
@@ -97,7 +102,9 @@ fn project() -> TempDir {
     for directory in ["a", "a/inner", "a-b", "empty"] {
         fs::create_dir(path.join(directory)).unwrap();
     }
-    for (file, content) in [("a/one", "1"), ("a/inner/two", "22"), ("a-b/three", "333"), ("a.txt", ""), ("z", "last")] {
+    for (file, content) in
+        [("a/one", "1"), ("a/inner/two", "22"), ("a-b/three", "333"), ("a.txt", ""), ("z", "last")]
+    {
         fs::write(path.join(file), content).unwrap();
     }
     fs::write(path.join("large"), "x".repeat(100_000)).unwrap();
@@ -138,7 +145,10 @@ fn changes_arrive_whatever_they_are() {
     fs::remove_dir(path.join("empty")).unwrap();
     let received = transfer(path, target.path()).unwrap();
     assert_eq!(listing(path), listing(target.path()));
-    assert_eq!(received.files, 3, "a, z/deep/file and large; z-link has lost its other name, and is the same");
+    assert_eq!(
+        received.files, 3,
+        "a, z/deep/file and large; z-link has lost its other name, and is the same"
+    );
 }
 
 #[test]
@@ -186,7 +196,10 @@ fn senders_that_lie_get_nowhere() {
         ("`a/b` comes out of order", vec![stat("a/b", 0o644, 0)]),
         ("`a` is longer than was told", vec![stat("a", 0o644, 1), data(0, "xx")]),
         ("content came for the file 1, which was not asked for", vec![stat("a", 0o644, 1), data(1, "x")]),
-        ("content came for the file 0, which was not asked for", vec![stat("a", 0o644, 0), data(0, ""), data(0, "x")]),
+        (
+            "content came for the file 0, which was not asked for",
+            vec![stat("a", 0o644, 0), data(0, ""), data(0, "x")],
+        ),
         ("cannot write `b`", vec![link("b", "no-such"), end()]),
         ("a packet of type 3 was not expected", vec![Packet { r#type: 3, ..Packet::default() }]),
         ("a packet of type 0 was not expected", vec![stat("a", 0o644, 1), end(), stat("b", 0o644, 0)]),
@@ -195,7 +208,8 @@ fn senders_that_lie_get_nowhere() {
     ];
     for (expected, packets) in cases {
         let target = tempdir().unwrap();
-        let error = receive(root(target.path()).as_fd(), &mut Script(packets.into()), &mut |_| {}).unwrap_err();
+        let error =
+            receive(root(target.path()).as_fd(), &mut Script(packets.into()), &mut |_| {}).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
 }

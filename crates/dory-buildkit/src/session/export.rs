@@ -30,8 +30,10 @@ pub struct StreamExport {
 impl StreamExport {
     /// The output number `id` of `session`; `metadata` tell the client about it.
     pub fn new(session: Arc<Session>, id: usize, metadata: &[(&str, String)], runtime: Handle) -> Self {
-        let metadata =
-            metadata.iter().map(|(name, value)| (format!("{EXPORTER_METADATA}{name}"), value.clone())).collect();
+        let metadata = metadata
+            .iter()
+            .map(|(name, value)| (format!("{EXPORTER_METADATA}{name}"), value.clone()))
+            .collect();
         Self { session, id, metadata, runtime }
     }
 }

@@ -43,13 +43,15 @@ pub struct Session {
 
 impl Session {
     fn new(headers: &HeaderMap, channel: Channel, closed: watch::Receiver<bool>) -> Result<Self, Status> {
-        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let text =
+            |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let id = text(&ID);
         if id.is_empty() || id.len() > ID_LIMIT {
             return Err(Status::invalid(format!("`{ID}` is no id of a session: `{id}`")));
         }
         let methods = headers.get_all(METHOD).iter();
-        let methods = methods.filter_map(|method| method.to_str().ok()).map(str::to_ascii_lowercase).collect();
+        let methods =
+            methods.filter_map(|method| method.to_str().ok()).map(str::to_ascii_lowercase).collect();
         Ok(Self { id: id.to_owned(), shared_key: text(&SHARED_KEY).to_owned(), methods, channel, closed })
     }
 

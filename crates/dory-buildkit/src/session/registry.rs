@@ -104,7 +104,10 @@ mod tests {
     fn headers(id: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert("X-Docker-Expose-Session-Uuid", id.parse().unwrap());
-        headers.append("X-Docker-Expose-Session-Grpc-Method", "/moby.filesync.v1.FileSync/DiffCopy".parse().unwrap());
+        headers.append(
+            "X-Docker-Expose-Session-Grpc-Method",
+            "/moby.filesync.v1.FileSync/DiffCopy".parse().unwrap(),
+        );
         headers
     }
 

@@ -4,9 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use bollard_buildkit_proto::moby::sshforward::v1::{
-    BytesMessage, CheckAgentRequest, CheckAgentResponse,
-};
+use bollard_buildkit_proto::moby::sshforward::v1::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
 use dory_build::Agents;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::OwnedReadHalf;

@@ -18,7 +18,12 @@ const HOST: &str = "urlhost";
 ///
 /// # Errors
 /// A client that serves no uploads.
-pub fn upload(session: &Arc<Session>, host: &str, path: &str, runtime: Handle) -> Result<impl Read + Send, Status> {
+pub fn upload(
+    session: &Arc<Session>,
+    host: &str,
+    path: &str,
+    runtime: Handle,
+) -> Result<impl Read + Send, Status> {
     let channel = session.channel(PULL)?;
     let (sender, answers) = channel.stream(PULL, &[(PATH, path), (HOST, host)])?;
     Ok(Upload { _open: sender, answers, piece: io::Cursor::default(), runtime })
