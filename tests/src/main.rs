@@ -2,6 +2,7 @@
 
 mod archive;
 mod bench;
+mod builds;
 mod compare;
 mod engine;
 mod images;
@@ -49,6 +50,8 @@ enum Verb {
     },
     /// Let both engines unpack the same images, and compare every file.
     Unpacked(unpacked::UnpackedArguments),
+    /// Build the same Dockerfiles on dory and on dockerd, and report what differs in the images.
+    BuildCompare(builds::BuildCompareArguments),
     /// Run a command beside an engine of its own.
     With(with::WithArguments),
     /// Make the archives of the test images that need nothing but this machine's busybox.
@@ -124,6 +127,7 @@ fn main() -> ExitCode {
             found.is_empty()
         }),
         Verb::Unpacked(arguments) => unpacked::run(&arguments),
+        Verb::BuildCompare(arguments) => builds::run(&arguments),
         Verb::With(arguments) => with::run(&arguments),
         Verb::Images { out, dory } => images::make_all(&out, dory.as_deref()).map(|()| true),
         Verb::Pack { root, out, tag, config } => images::pack(&root, &out, &tag, &config).map(|()| true),

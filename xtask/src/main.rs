@@ -47,6 +47,12 @@ enum Verb {
     },
     /// Let dory and dockerd unpack the same images, and compare every file.
     Unpacked,
+    /// Build the same Dockerfiles on dory and on dockerd, and report what differs in the images.
+    BuildCompare {
+        /// For example parts of the Dockerfiles' names, or `--all`; they go to `dory-tests build-compare`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run docker-py's own integration tests against dockerd and dory.
     DockerPy(docker_py::Arguments),
     /// Measure the release binary beside dockerd.
@@ -81,6 +87,7 @@ fn main() -> Result<()> {
         Verb::Blackbox { arguments } => test::blackbox(&setup::tools()?, &test::release()?, &arguments),
         Verb::Inspector { arguments } => test::inspector(&arguments),
         Verb::Unpacked => test::unpacked(&setup::tools()?, &test::release()?),
+        Verb::BuildCompare { arguments } => test::build_compare(&arguments),
         Verb::DockerPy(arguments) => docker_py::run(&arguments),
         Verb::Bench(Bench::Run { arguments }) => test::bench(&arguments),
         Verb::Bench(Bench::Images { arguments }) => test::bench_images(&arguments),

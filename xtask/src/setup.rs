@@ -8,9 +8,11 @@ use anyhow::{Context, Result};
 use crate::process::{run, script};
 use crate::{debian, paths};
 
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 21] = [
     "apache2-utils",
+    "attr",
     "busybox-static",
+    "bzip2",
     "ca-certificates",
     "curl",
     "docker-compose",
@@ -26,6 +28,8 @@ const PACKAGES: [&str; 17] = [
     "python3-venv",
     "qemu-system-x86",
     "util-linux",
+    "xz-utils",
+    "zstd",
 ];
 
 /// The docker commands: the oldest and the newest that Debian's supported releases have.

@@ -127,6 +127,25 @@ pub fn inspector(arguments: &[String]) -> Result<()> {
     run(&mut command)
 }
 
+/// Compares the images that dory and dockerd build of the same Dockerfiles.
+///
+/// # Errors
+/// An engine does not start, or something differs that docs/compatibility.md does not list.
+pub fn build_compare(arguments: &[String]) -> Result<()> {
+    let tools = setup::tools()?;
+    let dory = release()?;
+    let images = images::make(Some(&dory))?;
+    let repository = paths::repository();
+    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    command
+        .args(["build-compare", "--dockerd", "/usr/sbin/dockerd"])
+        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools, Path::new("--images"), &images])
+        .args([Path::new("--dockerfiles"), &repository.join("tests/dockerfiles")])
+        .args([Path::new("--known"), &repository.join("docs/compatibility.md")])
+        .args(arguments);
+    run(&mut command)
+}
+
 /// Measures the release binary beside dockerd.
 ///
 /// # Errors

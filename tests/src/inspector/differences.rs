@@ -19,47 +19,70 @@ pub struct Difference {
 }
 
 /// All differences, each with the things and the API versions that show it.
-#[derive(Debug, Default)]
-pub struct Differences(BTreeMap<Difference, (BTreeSet<String>, BTreeSet<String>)>);
+#[derive(Debug)]
+pub struct Differences {
+    found: BTreeMap<Difference, (BTreeSet<String>, BTreeSet<String>)>,
+    sides: [&'static str; 2],
+}
+
+impl Default for Differences {
+    fn default() -> Self {
+        Self::between("dory", "dockerd")
+    }
+}
 
 impl Differences {
-    /// Compares two answers about `thing`, that API `version` gave; `subject` begins every place.
+    /// None yet, between two sides of these names.
+    pub fn between(dory: &'static str, dockerd: &'static str) -> Self {
+        Self { found: BTreeMap::new(), sides: [dory, dockerd] }
+    }
+
+    /// Compares two answers about `thing`, that API `version` gave (empty where there is none); `subject` begins every
+    /// place.
     pub fn compare(&mut self, subject: &str, thing: &str, version: &str, dory: &Value, dockerd: &Value) {
         let mut found = Vec::new();
         walk(subject.to_owned(), Some(dory), Some(dockerd), &mut found);
         for (place, dory, dockerd) in found {
             let difference = Difference { place, dory: shown(&dory), dockerd: shown(&dockerd) };
-            let (things, versions) = self.0.entry(difference).or_default();
+            let (things, versions) = self.found.entry(difference).or_default();
             things.insert(thing.to_owned());
-            versions.insert(version.to_owned());
+            versions.extend(Some(version.to_owned()).filter(|version| !version.is_empty()));
         }
+    }
+
+    /// Adds one that was found in another way.
+    pub fn add(&mut self, place: &str, thing: &str, dory: String, dockerd: String) {
+        let difference = Difference { place: place.to_owned(), dory, dockerd };
+        self.found.entry(difference).or_default().0.insert(thing.to_owned());
     }
 
     /// Prints those that `known` has no reason for (all with `everything`); true where there are none.
     pub fn report(&self, known: &Known, everything: bool) -> bool {
         let mut unknown = 0;
-        for (difference, (things, versions)) in &self.0 {
-            let reason = known.reason(&difference.place);
+        for (difference, (things, versions)) in &self.found {
+            let reason = known.reason_for(&difference.place, things);
             unknown += usize::from(reason.is_none());
             if reason.is_some() && !everything {
                 continue;
             }
             println!("{}", difference.place);
-            println!("    dory     {}", difference.dory);
-            println!("    dockerd  {}", difference.dockerd);
+            let [one, other] = self.sides;
+            let width = one.len().max(other.len());
+            println!("    {one:width$}  {}", difference.dory);
+            println!("    {other:width$}  {}", difference.dockerd);
             println!(
-                "    in {} ({}){}",
+                "    in {}{}{}",
                 some(things),
-                join(versions),
+                if versions.is_empty() { String::new() } else { format!(" ({})", join(versions)) },
                 reason.map_or(String::new(), |why| format!("\n    known: {why}"))
             );
         }
-        let places: Vec<&str> = self.0.keys().map(|difference| difference.place.as_str()).collect();
+        let places: Vec<&str> = self.found.keys().map(|difference| difference.place.as_str()).collect();
         let stale = known.unused(&places);
         for place in &stale {
             println!("listed and not seen: {place}");
         }
-        println!("\n{} differences, {unknown} of them not in the list", self.0.len());
+        println!("\n{} differences, {unknown} of them not in the list", self.found.len());
         unknown == 0
     }
 }
@@ -148,6 +171,21 @@ impl Known {
         Self(known)
     }
 
+    /// Those whose place is such a one.
+    pub fn only(mut self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        self.0.retain(|(place, _)| is_wanted(place));
+        self
+    }
+
+    /// Why `place` differs, in general or, written as `<thing>: <place>`, in each of `things`.
+    fn reason_for(&self, place: &str, things: &BTreeSet<String>) -> Option<&str> {
+        let of_things = || {
+            let mut reasons = things.iter().map(|thing| self.reason(&format!("{thing}: {place}")));
+            reasons.next().flatten().filter(|_| reasons.all(|reason| reason.is_some()))
+        };
+        self.reason(place).or_else(of_things)
+    }
+
     fn reason(&self, place: &str) -> Option<&str> {
         self.0.iter().find(|(pattern, _)| matches(pattern, place)).map(|(_, reason)| reason.as_str())
     }
@@ -177,7 +215,8 @@ mod tests {
         let dory = json!({"A": 1, "B": {"C": null, "D": [{"E": 1}]}, "F": [1]});
         let dockerd = json!({"A": 1, "B": {"C": [], "D": [{"E": 2}]}, "G": 0, "F": [1]});
         differences.compare("container", "plain", "1.41", &dory, &dockerd);
-        let places: Vec<&str> = differences.0.keys().map(|difference| difference.place.as_str()).collect();
+        let places: Vec<&str> =
+            differences.found.keys().map(|difference| difference.place.as_str()).collect();
         assert_eq!(places, ["container B.C", "container B.D[].E", "container G"]);
     }
 
