@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
+use dory_dockerfile::{CheckOptions, check};
+use dory_registry::Platform;
 use dory_store::Store;
 
 use crate::cancel::Cancel;
-use crate::error::BuildError;
+use crate::error::{BuildError, StepError};
 use crate::executor::Executor;
+use crate::graph::{Plan, Scope, platform_args};
 use crate::images::Images;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, PlatformResult};
 use crate::progress::Progress;
-use crate::request::Request;
+use crate::request::{DockerfileSource, Request};
+use crate::solve::flights::Flights;
+use crate::solve::{Solver, Sources, Teller};
 
 /// Builds images in a store. Builds at the same time share it: what two of them need is done once.
 #[derive(Debug)]
@@ -18,13 +23,22 @@ pub struct Builder {
     pub(crate) store: Arc<Store>,
     pub(crate) images: Arc<dyn Images>,
     pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) flights: Flights,
 }
 
 impl Builder {
     /// A builder over `store`.
     #[must_use]
     pub fn new(store: Arc<Store>, images: Arc<dyn Images>, executor: Arc<dyn Executor>) -> Self {
-        Self { store, images, executor }
+        // Commands wait for disks and networks as much as for processors.
+        let slots = std::thread::available_parallelism().map_or(2, usize::from) * 2;
+        Self { store, images, executor, flights: Flights::new(slots) }
+    }
+
+    /// The store that it builds in.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// Builds. Blocks until everything is done and every output is written.
@@ -37,10 +51,97 @@ impl Builder {
         progress: &Arc<dyn Progress>,
         cancel: &Cancel,
     ) -> Result<Outcome, BuildError> {
-        let _ = (request, progress, &self.store, &self.images, &self.executor);
+        crate::output::check(request)?;
+        let teller = Teller::new(Arc::clone(progress));
+        let sources = Sources::new(self, request, &teller, cancel);
+        let solved = self.solve(request, &sources, &teller, cancel);
+        sources.remember();
+        let mut outcome = match solved {
+            Ok(outcome) => outcome,
+            Err(_) if cancel.is_cancelled() => return Err(BuildError::Cancelled),
+            Err(error) => return Err(error),
+        };
         if cancel.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
-        Err(BuildError::Unsupported("this build cannot be solved yet".to_owned()))
+        crate::output::write(self, request, &mut outcome, &teller, cancel)?;
+        self.store.sync_build_records()?;
+        Ok(outcome)
+    }
+
+    fn solve(
+        &self,
+        request: &Request,
+        sources: &Sources<'_>,
+        teller: &Teller,
+        cancel: &Cancel,
+    ) -> Result<Outcome, BuildError> {
+        let (name, content, vertex) = dockerfile(request, sources, teller, cancel)?;
+        sources.set_dockerfile(&name);
+        let platforms = match request.platforms.as_slice() {
+            [] => vec![Platform::current()],
+            platforms => platforms.to_vec(),
+        };
+        let mut outcome = Outcome::default();
+        for (number, platform) in platforms.into_iter().enumerate() {
+            let target = request.target.clone().unwrap_or_default();
+            let globals = Scope::with(platform_args(&platform, &target));
+            let plan = Plan::new(&name, &content, request, globals)?;
+            if number == 0 {
+                warn(&plan, teller, vertex);
+            }
+            let solver = Solver::new(self, request, &plan, platform.clone(), sources, teller, cancel);
+            let result = solver.solve()?;
+            let mut config = result.config.clone();
+            config.config.labels.extend(request.labels.clone());
+            let config_bytes = serde_json::to_vec(&config)
+                .map_err(|error| BuildError::Invalid(format!("the image's configuration: {error}")))?;
+            let id = dory_types::Digest::of(&config_bytes).into();
+            let layers = result.layers.clone();
+            outcome.results.push(PlatformResult { platform, config, config_bytes, id, layers });
+        }
+        Ok(outcome)
+    }
+}
+
+/// The Dockerfile: its name, its text, and the vertex that brought it.
+fn dockerfile(
+    request: &Request,
+    sources: &Sources<'_>,
+    teller: &Teller,
+    cancel: &Cancel,
+) -> Result<(String, Vec<u8>, dory_types::Digest), BuildError> {
+    let shown = match &request.dockerfile {
+        DockerfileSource::Inline { name, .. } => name.clone(),
+        DockerfileSource::File { path, .. } => path.clone(),
+    };
+    let label = format!("[internal] load build definition from {shown}");
+    let failed = |error: StepError| match error {
+        StepError::Cancelled => BuildError::Cancelled,
+        error => BuildError::Dockerfile(error.to_string()),
+    };
+    teller.during(&label, Vec::new(), |vertex| match &request.dockerfile {
+        DockerfileSource::Inline { name, content } => Ok((name.clone(), content.clone(), vertex)),
+        DockerfileSource::File { path, context } => {
+            let content = match context {
+                Some(context) => sources.dockerfile_from(context, path, cancel).map_err(failed)?,
+                None => {
+                    sources.set_dockerfile(path);
+                    sources.dockerfile_in_context(path).map_err(failed)?
+                }
+            };
+            let missing = || BuildError::Dockerfile(format!("open {path}: no such file or directory"));
+            let (name, content) = content.ok_or_else(missing)?;
+            Ok((name, content, vertex))
+        }
+    })
+}
+
+/// Tells what is likely wrong with the file.
+fn warn(plan: &Plan, teller: &Teller, vertex: dory_types::Digest) {
+    let options = plan.file.directives.check.as_deref().map(CheckOptions::parse);
+    let options = options.and_then(Result::ok).unwrap_or_default();
+    for warning in check(&plan.file, &options) {
+        teller.warn(vertex, warning, &plan.name, &plan.source);
     }
 }

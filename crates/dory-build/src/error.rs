@@ -150,14 +150,16 @@ pub enum StepError {
     #[error(transparent)]
     Change(#[from] dory_store::ChangeError),
     /// A file to copy does not exist.
-    #[error("failed to compute cache key: \"{path}\": not found{}", did_you_mean(.near))]
+    #[error("failed to compute cache key: \"{path}\": not found{}", if *.ignored { " (kept out by the ignore file)".to_owned() } else { did_you_mean(.near) })]
     Missing {
         /// The path as written.
         path: String,
         /// Names in the same directory that are spelled nearly so.
         near: Vec<String>,
-        /// The ignore file keeps it out.
+        /// It is there, and the ignore file keeps it out.
         ignored: bool,
+        /// It is a pattern.
+        pattern: bool,
     },
     /// Stages need one another in a circle.
     #[error("circular dependency detected on stage: {0}")]

@@ -17,11 +17,14 @@ pub mod context;
 mod error;
 mod executor;
 mod grant;
+mod graph;
 mod images;
+mod operations;
 mod outcome;
 mod output;
 mod progress;
 mod request;
+mod solve;
 
 pub use builder::Builder;
 pub use cancel::Cancel;

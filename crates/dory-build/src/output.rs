@@ -5,7 +5,16 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dory_store::NewImage;
 use dory_types::ImageReference;
+
+use crate::builder::Builder;
+use crate::cancel::Cancel;
+use crate::error::BuildError;
+use crate::images::Images;
+use crate::outcome::Outcome;
+use crate::request::Request;
+use crate::solve::Teller;
 
 /// Takes a stream: a file, standard output, a client.
 pub trait Sink: Debug + Send + Sync {
@@ -47,4 +56,98 @@ pub enum Output {
         /// Takes the archive.
         sink: Arc<dyn Sink>,
     },
+}
+
+/// Refuses what cannot be done before anything is built.
+pub(crate) fn check(request: &Request) -> Result<(), BuildError> {
+    let images = request
+        .outputs
+        .iter()
+        .filter(|output| matches!(output, Output::Image { .. } | Output::Archive { .. }));
+    if request.platforms.len() > 1 && images.count() > 0 {
+        return Err(BuildError::Unsupported("images of several platforms are not supported yet".to_owned()));
+    }
+    if let Some(cache) = request.cache_to.iter().find(|cache| cache.kind != "inline") {
+        return Err(BuildError::Unsupported(format!(
+            "exporting a cache of type {} is not supported yet",
+            cache.kind
+        )));
+    }
+    Ok(())
+}
+
+/// Brings the result where it should go.
+pub(crate) fn write(
+    builder: &Builder,
+    request: &Request,
+    outcome: &mut Outcome,
+    teller: &Teller,
+    cancel: &Cancel,
+) -> Result<(), BuildError> {
+    for output in &request.outputs {
+        match output {
+            Output::Image { names, store: _, push, insecure } => {
+                let names = if names.is_empty() { &request.names } else { names };
+                let images = request.images.as_ref().unwrap_or(&builder.images);
+                image(builder, images, names, *push, *insecure, outcome, teller, cancel)?;
+            }
+            Output::Local { directory } => {
+                return Err(unsupported(&format!("type=local,dest={}", directory.display())));
+            }
+            Output::Tar { .. } => return Err(unsupported("type=tar")),
+            Output::Archive { .. } => return Err(unsupported("type=oci")),
+        }
+    }
+    Ok(())
+}
+
+fn unsupported(output: &str) -> BuildError {
+    BuildError::Unsupported(format!("the output {output} is not supported yet"))
+}
+
+/// Keeps the result as an image of the store.
+#[expect(clippy::too_many_arguments, reason = "the fields of one variant, and what every output gets")]
+fn image(
+    builder: &Builder,
+    images: &Arc<dyn Images>,
+    names: &[ImageReference],
+    push: bool,
+    insecure: bool,
+    outcome: &mut Outcome,
+    teller: &Teller,
+    cancel: &Cancel,
+) -> Result<(), BuildError> {
+    teller.during("exporting to image", Vec::new(), |vertex| {
+        for result in &outcome.results {
+            let new = NewImage {
+                config: &result.config_bytes,
+                layers: result.layers.clone(),
+                references: names,
+                parent: None,
+            };
+            builder.store.add_image(new)?;
+            teller.status(vertex, &format!("writing image sha256:{}", result.id), 0, 0, true);
+            outcome
+                .metadata
+                .insert("containerimage.config.digest".to_owned(), format!("sha256:{}", result.id).into());
+        }
+        let joined: Vec<String> = names.iter().map(ToString::to_string).collect();
+        for name in &joined {
+            teller.status(vertex, &format!("naming to {name}"), 0, 0, true);
+        }
+        if !joined.is_empty() {
+            outcome.metadata.insert("image.name".to_owned(), joined.join(",").into());
+        }
+        for name in names.iter().filter(|_| push) {
+            let progress = |id: &str, current, total, done| teller.status(vertex, id, current, total, done);
+            let pushed = images.push(name, insecure, &progress, cancel);
+            let digest = pushed.map_err(|error| BuildError::Output {
+                output: name.to_string(),
+                message: error.to_string(),
+            })?;
+            outcome.digest = Some(digest);
+            outcome.metadata.insert("containerimage.digest".to_owned(), digest.to_string().into());
+        }
+        Ok::<(), BuildError>(())
+    })
 }

@@ -66,6 +66,8 @@ pub enum ClassicEvent {
     },
     /// ` ---> Using cache`.
     UsingCache,
+    /// A command wrote something.
+    Output(Vec<u8>),
     /// ` ---> Running in ID`.
     Running(String),
     /// `Removing intermediate container ID`.

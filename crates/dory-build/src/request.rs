@@ -9,6 +9,7 @@ use dory_types::{ImageReference, Timestamp};
 
 use crate::context::Context;
 use crate::grant::{Agents, Secrets};
+use crate::images::Images;
 use crate::output::Output;
 
 /// Where the Dockerfile comes from.
@@ -186,6 +187,8 @@ pub struct Request {
     pub network: NetworkMode,
     /// Limits of commands.
     pub limits: RunLimits,
+    /// Finds and pushes images with this client's credentials; the builder's own where it is not given.
+    pub images: Option<Arc<dyn Images>>,
     /// Where the result goes; nowhere but the cache where the list is empty.
     pub outputs: Vec<Output>,
     /// Names of the result, for outputs that have none of their own.

@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) mounted_volumes: Mutex<HashMap<VolumeName, HashSet<ContainerId>>>,
     /// Made when first needed: it copies the whole binary.
     launcher: OnceLock<Launcher>,
+    /// Made when first needed.
+    pub(crate) builder: OnceLock<Arc<dory_build::Builder>>,
     /// Found when first needed, by trying.
     facilities: OnceLock<Option<Facilities>>,
     syncer: mpsc::UnboundedSender<sync::Request>,
@@ -195,6 +197,7 @@ impl Inner {
             execs: Mutex::default(),
             mounted_volumes: Mutex::default(),
             launcher: OnceLock::new(),
+            builder: OnceLock::new(),
             facilities: OnceLock::new(),
             ending: Default::default(),
             options,

@@ -16,6 +16,7 @@
 //! - What was acknowledged survives `kill -9`: `docs/state.md` has the order.
 
 mod apparmor;
+mod build;
 pub mod config;
 mod container;
 mod distribution;
@@ -40,6 +41,7 @@ mod sync;
 mod system;
 mod volume;
 
+pub use build::{Anonymous, CredentialSource};
 pub use container::{
     ArchiveStream, AttachOptions, Attachment, CommitOptions, ContainerDetails, ContainerLogs, ContainerState,
     ContainerSummary, ContainerWait, CreateContainer, CreatedContainer, GraphDriver, Health, HealthProbe,

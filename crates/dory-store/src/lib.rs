@@ -11,6 +11,7 @@
 //!   containers/<id>/{snapshot.json,upper,work}, and what the engine adds
 //!   children/, share/                 for stores that use this one from below
 //!   store.json                        this store's name among the children of others
+//!   build/{cache.log,mounts,files}     what builds have made, and what they keep
 //!   tmp/, trash/                      what is being made, and what is being deleted
 //! ```
 //!
@@ -37,18 +38,22 @@ mod volume;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use files::{
-    Change, ChangeKind, FileError, IdMap, IdRange, LayeredFiles, Ownership, PathStat, Tree, UnpackOptions,
+    Attributes, Change, ChangeKind, FileError, IdMap, IdRange, LayerArchive, LayeredFiles, Node, Ownership,
+    PathStat, Tree, UnpackOptions, View,
 };
 pub use image::{
-    ArchiveError, ChangeError, HealthcheckConfig, HistoryEntry, Image, ImageConfig, ImageHistory,
-    ImagePlatform, ImageUser, ImportOptions, LoadProgress, LoadedImage, NewImage, RemoveError, RemoveOptions,
-    Removed, ResolveError, RootFilesystem, RunConfig, SavePlan, apply_changes,
+    ArchiveError, ChangeError, ConfigChange, HealthcheckConfig, HistoryEntry, Image, ImageConfig,
+    ImageHistory, ImagePlatform, ImageUser, ImportOptions, LoadProgress, LoadedImage, NewImage, RemoveError,
+    RemoveOptions, Removed, ResolveError, RootFilesystem, RunConfig, SavePlan, apply_changes,
 };
 pub use layer::{ExportError, ExtractError, LayerRecord, UnpackLimits};
 pub use record::{
     Durability, RecordError, TEMPORARY_PREFIX, parse_record, read_record, remove_temporaries, write_record,
 };
 pub use snapshot::{Owner, Snapshot};
-pub use store::{BackingFilesystem, Distribution, ExpectedLayer, LayerLease, LowerOptions, Share, Store};
+pub use store::{
+    BackingFilesystem, BuildRecord, Distribution, ExpectedLayer, LayerLease, LowerOptions, Scratch, Share,
+    Store,
+};
 pub use tar_stream::TarError;
 pub use volume::{CopyUpError, Volume, VolumeError, copy_up};

@@ -72,11 +72,29 @@ impl Store {
         image: Option<&ImageId>,
         owner: Owner,
     ) -> Result<Snapshot, StoreError> {
-        let mut state = self.lock();
         let layers = match image {
             None => Vec::new(),
-            Some(image) => self.layers_of(&mut state, image)?.0,
+            Some(image) => self.layers_of(&mut self.lock(), image)?.0,
         };
+        self.create_snapshot_over(container, layers, owner).map_err(|error| match (error, image) {
+            (StoreError::MissingLayer { layer, .. }, Some(image)) => {
+                StoreError::MissingLayer { image: image.clone(), layer }
+            }
+            (error, _) => error,
+        })
+    }
+
+    /// As [`Store::create_snapshot`], over layers that something keeps meanwhile, the lowest first.
+    pub(crate) fn create_snapshot_over(
+        &self,
+        container: &ContainerId,
+        layers: Vec<Digest>,
+        owner: Owner,
+    ) -> Result<Snapshot, StoreError> {
+        let mut state = self.lock();
+        if let Some(missing) = layers.iter().find(|layer| !state.layers.contains_key(layer)) {
+            return Err(StoreError::MissingLayer { image: ImageId::from(*missing), layer: *missing });
+        }
         let record = SnapshotRecord { layers };
         let temporary = temporary_name();
         let made = self.make_snapshot(&temporary, &record, owner).and_then(|()| {
@@ -101,8 +119,7 @@ impl Store {
         if let Err(layer) = self.are_there(&layers) {
             drop(state);
             self.remove_snapshot(container)?;
-            let image = image.cloned().unwrap_or_else(|| ImageId::from(layer));
-            return Err(StoreError::MissingLayer { image, layer });
+            return Err(StoreError::MissingLayer { image: ImageId::from(layer), layer });
         }
         Ok(snapshot)
     }
@@ -179,7 +196,7 @@ impl Store {
 
     /// Layers' directories, the top one first. A layer that an image has twice counts where it is uppermost: that
     /// hides all it has further down, and overlayfs refuses one directory in two places (ELOOP).
-    fn lower_directories(&self, diff_ids: &[Digest]) -> Vec<PathBuf> {
+    pub(crate) fn lower_directories(&self, diff_ids: &[Digest]) -> Vec<PathBuf> {
         let mut seen = HashSet::new();
         diff_ids
             .iter()

@@ -4,11 +4,17 @@
 //! in the end: files are opened beneath its descriptor only, links in it lead nowhere out of it, and what changes in it
 //! while it is read is noticed no worse than by any other program.
 
+mod archive;
+mod directory;
+
 use std::any::Any;
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+
+pub use archive::ArchiveContext;
+pub use directory::DirectoryContext;
 
 use crate::cancel::Cancel;
 use crate::images::TransferProgress;

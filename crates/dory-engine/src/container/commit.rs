@@ -137,7 +137,7 @@ impl Inner {
 
     /// The changes as a layer of the store; `None` where nothing changed. They go through a pipe: the archive is hashed and
     /// unpacked while it is being written.
-    fn commit_layer(&self, files: &LayeredFiles) -> Result<Option<LayerLease>> {
+    pub(super) fn commit_layer(&self, files: &LayeredFiles) -> Result<Option<LayerLease>> {
         let failed = |error: io::Error| EngineError::failed("cannot make a pipe for the layer", error);
         let (reader, writer) = io::pipe().map_err(failed)?;
         std::thread::scope(|scope| {

@@ -110,7 +110,7 @@ impl Inner {
     }
 
     /// What dockerd fills into `HostConfig` before it keeps it.
-    fn fill_defaults(&self, config: &ContainerConfig, host: &mut HostConfig) -> Result<()> {
+    pub(super) fn fill_defaults(&self, config: &ContainerConfig, host: &mut HostConfig) -> Result<()> {
         if host.network_mode.is_empty() || host.network_mode == "default" {
             host.network_mode = "bridge".to_owned();
         }
@@ -233,7 +233,7 @@ impl Inner {
     }
 
     /// Ids for a confined container; every other one has the engine's.
-    fn allocate_user_namespace(
+    pub(super) fn allocate_user_namespace(
         &self,
         host: &HostConfig,
         modes: &Modes,

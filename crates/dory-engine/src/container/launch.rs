@@ -38,8 +38,8 @@ const RUNTIME_PREFIX: &str = "failed to create task for container: failed to cre
 
 /// Why a start failed, and what the container's exit code is then.
 #[derive(Debug)]
-struct Failure {
-    error: EngineError,
+pub(super) struct Failure {
+    pub(super) error: EngineError,
     exit_code: i32,
 }
 
@@ -147,7 +147,7 @@ impl Inner {
     }
 
     /// Steps 1 and 2.
-    fn prepare(&self, container: &Arc<Container>) -> Result<ContainerSpec> {
+    pub(super) fn prepare(&self, container: &Arc<Container>) -> Result<ContainerSpec> {
         let record = container.record();
         let modes = Modes::parse(&record.host_config)?;
         let joined = self.joined(&modes)?;
@@ -418,7 +418,7 @@ fn connect_pending(container: &Container) -> Vec<Early> {
 }
 
 /// dockerd's message and exit code for what kept the program from running.
-fn failure(error: LaunchError<EngineError>) -> Failure {
+pub(super) fn failure(error: LaunchError<EngineError>) -> Failure {
     match error {
         LaunchError::Failed(failure) => {
             let (kind, exit_code) = match failure.kind {

@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod build;
 mod commit;
 mod cpuset;
 mod create;

@@ -14,7 +14,7 @@ pub(crate) mod tmpfs;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use mounts::{ETC_FILES, PARENT_LEASE, PARENT_STORE, stopped_binds};
+pub(crate) use mounts::{ETC_FILES, PARENT_LEASE, PARENT_STORE, of_point_for_build, stopped_binds};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -105,6 +105,7 @@ pub(crate) fn build(input: SpecInput<'_>) -> Result<ContainerSpec, EngineError> 
         log: input.log,
         directory: input.directory,
         runtime_directory: input.runtime_directory,
+        dies_with_parent: false,
     })
 }
 

@@ -192,6 +192,22 @@ fn of_point(point: &Point, input: &SpecInput<'_>) -> Result<Mount, EngineError> 
     Ok(of_source(point, input.user_namespace))
 }
 
+/// A mount of a build's command; what is wrong with a tmpfs's options is not asked, as the engine wrote them.
+pub(crate) fn of_point_for_build(point: &Point, user: &UserNamespace) -> Mount {
+    if point.kind == PointKind::Tmpfs {
+        let options = [point.tmpfs.clone()].into_iter().filter(|option| !option.is_empty()).collect();
+        let source = MountSource::Filesystem { kind: "tmpfs".to_owned(), options };
+        let flags = MountFlags { nosuid: true, nodev: true, ..NONE };
+        return Mount {
+            destination: point.destination.clone(),
+            source,
+            flags,
+            propagation: Propagation::default(),
+        };
+    }
+    of_source(point, user)
+}
+
 /// A bind of a volume's or of a host path's.
 fn of_source(point: &Point, user: &UserNamespace) -> Mount {
     Mount {

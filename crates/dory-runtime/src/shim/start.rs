@@ -70,6 +70,11 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
         (other, _) => return Err(StartFailure::refused("unexpected message", format!("{other:?}"))),
     };
     fault_point!("shim.spec-received");
+    if spec.dies_with_parent {
+        // One that died before this closes the connection, which is seen before anything runs.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .map_err(|errno| StartFailure::refused("cannot tie the shim to its engine", errno))?;
+    }
     let directory =
         open_directory(&spec.directory).map_err(refused("cannot open the container's directory"))?;
     let listener = listen(&spec.runtime_directory).map_err(refused("cannot listen"))?;

@@ -55,6 +55,9 @@ pub struct ContainerSpec {
     pub directory: PathBuf,
     /// The container's directory in the exec-root: the shim binds [`crate::protocol::SOCKET_NAME`] there.
     pub runtime_directory: PathBuf,
+    /// The shim, and the container with it, die with the thread that starts it: for what must not outlive its engine.
+    #[serde(default)]
+    pub dies_with_parent: bool,
 }
 
 /// The root filesystem: an overlay over unpacked layers.

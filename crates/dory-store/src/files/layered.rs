@@ -251,19 +251,20 @@ fn upper_level(
 }
 
 /// A directory as several layers together have it: one open directory for each layer that has a part of it.
-struct Merged {
+#[derive(Debug)]
+pub(super) struct Merged {
     /// Number of the layer, and its part; the topmost first.
     parts: Vec<(usize, OwnedFd)>,
 }
 
 /// What a name means in a merged directory.
-struct MergedEntry {
+pub(super) struct MergedEntry {
     /// Number of the layer that has it.
     layer: usize,
-    fd: OwnedFd,
-    stat: Stat,
+    pub(super) fd: OwnedFd,
+    pub(super) stat: Stat,
     /// Its own parts where it is a directory.
-    directory: Option<Merged>,
+    pub(super) directory: Option<Merged>,
 }
 
 /// What a layer says about a name.
@@ -277,13 +278,13 @@ enum Part {
 }
 
 impl Merged {
-    fn root(layers: &[OwnedFd]) -> Result<Self, Errno> {
+    pub(super) fn root(layers: &[OwnedFd]) -> Result<Self, Errno> {
         let part = |(number, layer): (usize, &OwnedFd)| Ok((number, directory::open_child(layer, ".")?));
         Ok(Self { parts: layers.iter().enumerate().map(part).collect::<Result<_, Errno>>()? })
     }
 
     /// Every name of every part, deleted ones included.
-    fn names(&self, path: &[u8]) -> Result<BTreeSet<Vec<u8>>, FileError> {
+    pub(super) fn names(&self, path: &[u8]) -> Result<BTreeSet<Vec<u8>>, FileError> {
         let mut names = BTreeSet::new();
         for (_, part) in &self.parts {
             match directory::names(part) {
@@ -296,7 +297,7 @@ impl Merged {
     }
 
     /// What `name` means; `None` where it is deleted, or was never there.
-    fn look(&self, name: &[u8]) -> Result<Option<MergedEntry>, Errno> {
+    pub(super) fn look(&self, name: &[u8]) -> Result<Option<MergedEntry>, Errno> {
         let mut found: Option<MergedEntry> = None;
         for (layer, part) in &self.parts {
             let (fd, stat) = match look_in_layer(part.as_fd(), name)? {

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::FileError;
+use super::assemble::Attributes;
 use super::error::is_gone;
 use super::header::{Member, write_end, write_member, write_padding, write_zeros};
 use super::ids::IdMap;
@@ -35,6 +36,8 @@ pub(super) struct Packer<'a, W> {
     /// Names of files that have several, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    /// What the next entries get in place of what their files have.
+    pub(super) attributes: Attributes,
 }
 
 /// A directory whose entries are being written.
@@ -47,7 +50,12 @@ struct Level {
 
 impl<'a, W: Write> Packer<'a, W> {
     pub(super) fn new(sink: &'a mut W) -> Self {
-        Self { sink, links: HashMap::new(), buffer: vec![0; BUFFER] }
+        Self { sink, links: HashMap::new(), buffer: vec![0; BUFFER], attributes: Attributes::default() }
+    }
+
+    /// Where the archive goes, for members that are no files of anybody's.
+    pub(super) fn sink(&mut self) -> &mut W {
+        self.sink
     }
 
     /// Writes a directory, and what is in it, under `name`.
@@ -96,16 +104,16 @@ impl<'a, W: Write> Packer<'a, W> {
         ids: &IdMap,
     ) -> Result<(), FileError> {
         let failed = |operation, errno: Errno| FileError::at(operation, name, errno);
-        let (uid, gid) = ids.inside(stat.st_uid, stat.st_gid);
+        let (uid, gid) = self.attributes.owner.unwrap_or_else(|| ids.inside(stat.st_uid, stat.st_gid));
         let mut member = Member {
             name,
             kind: EntryType::Regular,
             link: &[],
-            mode: stat.st_mode,
+            mode: self.attributes.mode.unwrap_or(stat.st_mode),
             uid,
             gid,
             size: 0,
-            modified: stat.st_mtime,
+            modified: self.attributes.modified.unwrap_or(stat.st_mtime),
             device: (0, 0),
             xattrs: &[],
         };

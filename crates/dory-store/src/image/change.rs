@@ -80,22 +80,32 @@ impl Variables for Environment {
 
 /// A configuration that instructions alter, one after the other.
 #[derive(Debug)]
-struct ConfigChange<'a> {
+pub struct ConfigChange<'a> {
     config: &'a mut RunConfig,
     command_is_set: bool,
 }
 
 impl<'a> ConfigChange<'a> {
     /// Begins a stage, or a list of changes.
-    fn new(config: &'a mut RunConfig) -> Self {
+    pub fn new(config: &'a mut RunConfig) -> Self {
         Self { config, command_is_set: false }
+    }
+
+    /// Goes on in a stage; `command_is_set` is what [`Self::command_is_set`] said before.
+    pub fn resume(config: &'a mut RunConfig, command_is_set: bool) -> Self {
+        Self { config, command_is_set }
+    }
+
+    /// Whether `CMD` was among the instructions: then a later `ENTRYPOINT` leaves it alone.
+    pub fn command_is_set(&self) -> bool {
+        self.command_is_set
     }
 
     /// Applies an instruction.
     ///
     /// # Errors
     /// [`ChangeError::NotAChange`] for one that alters files; what cannot be expanded; a port that is none.
-    fn apply(
+    pub fn apply(
         &mut self,
         instruction: &Instruction,
         lexer: Lexer,

@@ -15,7 +15,7 @@ mod save;
 
 pub use add::NewImage;
 pub use archive::ArchiveError;
-pub use change::{ChangeError, apply_changes};
+pub use change::{ChangeError, ConfigChange, apply_changes};
 pub use config::{HealthcheckConfig, HistoryEntry, ImageConfig, RootFilesystem, RunConfig};
 pub use import::{ImageHistory, ImagePlatform, ImportOptions};
 pub(crate) use index::{ImageEntry, ImageIndex};

@@ -1,10 +1,13 @@
 //! The store as a whole: opening, repairing, and changing what there is under one lock.
 
+mod build_cache;
 mod children;
 mod distribution;
 mod layers;
 mod lower;
 
+use build_cache::BuildCache;
+pub use build_cache::{BuildRecord, Scratch};
 pub use children::Share;
 pub use distribution::Distribution;
 use distribution::Distributions;
@@ -106,6 +109,8 @@ pub(crate) struct State {
     /// Which layers containers use.
     pub(crate) snapshots: HashMap<ContainerId, SnapshotRecord>,
     pub(crate) volumes: HashMap<VolumeName, VolumeRecord>,
+    /// What builds have made.
+    build_cache: BuildCache,
     /// Configurations that were read before.
     configs: HashMap<ImageId, Arc<ImageConfig>>,
 }
@@ -286,6 +291,7 @@ impl Store {
         let mut used: HashSet<Digest> = state.leases.keys().chain(state.left.keys()).copied().collect();
         used.extend(state.index.images.values().flat_map(|image| &image.layers));
         used.extend(state.snapshots.values().flat_map(|snapshot| &snapshot.layers));
+        used.extend(state.build_cache.layers());
         let is_own = |layer: &&Digest| self.home(layer).is_none();
         let unused = state.layers.keys().filter(|layer| !used.contains(*layer)).filter(is_own);
         let unused: Vec<Digest> = unused.copied().collect();
@@ -309,6 +315,7 @@ impl Store {
         self.bring_back().map_err(|errno| error("layers", errno.into()))?;
         state.layers = self.read_layers()?;
         state.snapshots = self.read_snapshots()?;
+        state.build_cache = self.read_build_cache(&state.layers)?;
         state.volumes = self.read_volumes()?;
         state.distributions = self.read_distributions();
         self.expire_leases(&state);
