@@ -1,6 +1,7 @@
 //! What builds.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use dory_dockerfile::{CheckOptions, check};
 use dory_registry::Platform;
@@ -24,6 +25,8 @@ pub struct Builder {
     pub(crate) images: Arc<dyn Images>,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) flights: Flights,
+    /// By the ids that clients gave.
+    pub(crate) running: Mutex<HashMap<String, Cancel>>,
 }
 
 impl Builder {
@@ -32,7 +35,7 @@ impl Builder {
     pub fn new(store: Arc<Store>, images: Arc<dyn Images>, executor: Arc<dyn Executor>) -> Self {
         // Commands wait for disks and networks as much as for processors.
         let slots = std::thread::available_parallelism().map_or(2, usize::from) * 2;
-        Self { store, images, executor, flights: Flights::new(slots) }
+        Self { store, images, executor, flights: Flights::new(slots), running: Mutex::default() }
     }
 
     /// The store that it builds in.

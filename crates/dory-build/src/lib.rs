@@ -23,6 +23,7 @@ mod operations;
 mod outcome;
 mod output;
 mod progress;
+mod prune;
 mod request;
 mod solve;
 
@@ -35,6 +36,7 @@ pub use images::{FoundImage, Images, ImagesError, TransferProgress};
 pub use outcome::{Outcome, PlatformResult};
 pub use output::{Output, Sink};
 pub use progress::{ClassicEvent, Event, Progress, Quiet, Status, Stream, Vertex};
+pub use prune::{CacheEntry, PruneOptions, Pruned, Registered};
 pub use request::{
     Annotation, CacheLocation, DockerfileSource, Entitlements, NamedContext, NetworkMode, NoCache,
     PullPolicy, Request, RunLimits, Ulimit,

@@ -74,6 +74,8 @@ pub enum ClassicEvent {
     Removed(String),
     /// ` ---> ID`: what a step made.
     Image(String),
+    /// The stage has no more to tell.
+    End,
 }
 
 /// Something that a build tells.

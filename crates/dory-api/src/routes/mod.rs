@@ -1,6 +1,7 @@
 //! Every path of the API and what answers it: one file per resource.
 
 mod body;
+mod build;
 pub(crate) mod container;
 mod events;
 mod exec;
@@ -25,6 +26,7 @@ pub(crate) fn router(engine: Engine) -> Router {
         .merge(container::routes())
         .merge(exec::routes())
         .merge(image::routes())
+        .merge(build::routes())
         .merge(registry::routes())
         .merge(volume::routes())
         .merge(network::routes())

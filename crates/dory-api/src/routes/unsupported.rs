@@ -6,7 +6,6 @@
 use axum::Router;
 use axum::routing::{MethodFilter, MethodRouter, any, get, on, post};
 use http::StatusCode;
-use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::json::Json;
@@ -16,14 +15,6 @@ const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swar
                              connect this node to swarm and try again.";
 /// Everything below these needs a swarm.
 const SWARM_OBJECTS: [&str; 5] = ["/nodes", "/services", "/tasks", "/secrets", "/configs"];
-
-/// API 1.51, `BuildPruneResponse`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct BuildPruneResponse {
-    caches_deleted: Option<Vec<String>>,
-    space_reclaimed: u64,
-}
 
 /// The routes.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
@@ -35,9 +26,6 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/swarm/join", refuse(MethodFilter::POST, "swarm mode (docker swarm join)"))
         .route("/plugins", get(async || Json::<[(); 0]>([])))
         .route("/plugins/{*name}", any(async || ApiError::not_supported("managed plugins (docker plugin)")))
-        .route("/build", refuse(MethodFilter::POST, "building images (POST /build)"))
-        .route("/build/cancel", refuse(MethodFilter::POST, "building images (POST /build/cancel)"))
-        .route("/build/prune", post(build_prune))
         .route("/session", refuse(MethodFilter::POST, "BuildKit (POST /session)"))
         .route("/grpc", refuse(MethodFilter::POST, "BuildKit (POST /grpc)"));
     for path in SWARM_OBJECTS {
@@ -58,9 +46,4 @@ async fn not_in_a_swarm() -> ApiError {
 
 async fn not_a_manager() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NOT_A_MANAGER)
-}
-
-/// There is no build cache, so nothing of it is left: `docker system prune` ends with this call.
-async fn build_prune() -> Json<BuildPruneResponse> {
-    Json(BuildPruneResponse { caches_deleted: None, space_reclaimed: 0 })
 }

@@ -10,7 +10,7 @@ use dory_types::{Digest, Timestamp};
 
 use super::{Solver, StageResult, history};
 use crate::error::{BuildError, StepError};
-use crate::graph::{Base, Scope, platform_args};
+use crate::graph::{Base, Scope};
 use crate::operations::select::{chain, clean};
 use crate::progress::ClassicEvent;
 use crate::request::NoCache;
@@ -35,6 +35,8 @@ pub(super) struct Stage<'s, 'a> {
     /// The vertex of the line before.
     last: Option<Digest>,
     progress: Counter,
+    /// The lines that were told so far, those of the stages before included.
+    told: usize,
 }
 
 /// Numbers of the lines that progress shows.
@@ -70,15 +72,20 @@ pub(super) struct Made {
 
 /// Solves the stage `index`.
 pub(super) fn solve(solver: &Solver<'_>, index: usize) -> Result<StageResult, BuildError> {
+    let solved = solve_lines(solver, index);
+    solver.teller.classic(index, ClassicEvent::End);
+    solved
+}
+
+fn solve_lines(solver: &Solver<'_>, index: usize) -> Result<StageResult, BuildError> {
     let mut stage = begin(solver, index)?;
     let lines = solver.plan.file.stages[index].value.instructions.clone();
     let triggers = stage.take_triggers()?;
-    let vertices = stage.plan_lines(&lines);
     for line in &triggers {
-        stage.line(line, None)?;
+        stage.line(line, true)?;
     }
-    for (line, vertex) in lines.iter().zip(vertices) {
-        stage.line(line, vertex)?;
+    for line in &lines {
+        stage.line(line, false)?;
     }
     let Stage { config, layers, cached, keys, .. } = stage;
     Ok(StageResult { config, layers, cached, keys })
@@ -102,16 +109,20 @@ fn begin<'s, 'a>(solver: &'s Solver<'a>, index: usize) -> Result<Stage<'s, 'a>, 
         config: ImageConfig::default(),
         layers: Vec::new(),
         keys: Vec::new(),
-        args: Scope::with(platform_args(&platform, &plan.stage_name(index))),
+        // Automatic and global arguments have to be declared to be seen.
+        args: Scope::default(),
         platform,
         cached: true,
         clock: None,
         command_is_set: false,
         last: None,
         progress: Counter { done: 0, total },
+        told: plan
+            .needed
+            .range(..index)
+            .map(|index| 1 + plan.file.stages[*index].value.instructions.len())
+            .sum(),
     };
-    // Automatic arguments have to be declared to be seen.
-    stage.args = Scope::default();
     stage.tell_step(&line.text);
     stage.base().map_err(|error| match error {
         StageError::Step(cause) => failed(cause),
@@ -238,15 +249,11 @@ impl Stage<'_, '_> {
         Ok(triggers)
     }
 
-    /// Shows the lines before they begin.
-    fn plan_lines(&mut self, lines: &[Located<Instruction>]) -> Vec<Option<Digest>> {
-        let _ = lines;
-        vec![None; lines.len()]
-    }
-
-    fn line(&mut self, line: &Located<Instruction>, _vertex: Option<Digest>) -> Result<(), BuildError> {
+    fn line(&mut self, line: &Located<Instruction>, is_trigger: bool) -> Result<(), BuildError> {
         let plan = self.solver.plan;
-        self.tell_step(&line.text);
+        if !is_trigger {
+            self.tell_step(&line.text);
+        }
         let done =
             self.solver.check_cancelled().map_err(StageError::from).and_then(|()| self.instruction(line));
         done.map_err(|error| match error {
@@ -466,16 +473,12 @@ impl Stage<'_, '_> {
         vertex
     }
 
-    fn tell_step(&self, text: &str) {
+    fn tell_step(&mut self, text: &str) {
         let plan = self.solver.plan;
-        let before = plan
-            .needed
-            .range(..self.index)
-            .map(|index| 1 + plan.file.stages[*index].value.instructions.len());
-        let done: usize = before.sum();
-        let total: usize =
-            plan.needed.iter().map(|index| 1 + plan.file.stages[*index].value.instructions.len()).sum();
-        let event = ClassicEvent::Step { number: done, total, text: text.to_owned() };
+        let lines = |index: &usize| 1 + plan.file.stages[*index].value.instructions.len();
+        let total = plan.needed.iter().map(lines).sum();
+        self.told += 1;
+        let event = ClassicEvent::Step { number: self.told, total, text: text.to_owned() };
         self.solver.teller.classic(self.index, event);
     }
 

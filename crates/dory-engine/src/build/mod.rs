@@ -55,6 +55,15 @@ impl Engine {
         Arc::clone(self.inner.builder.get_or_init(make))
     }
 
+    /// Tells whoever listens to events what a build made and named.
+    pub fn publish_build(&self, outcome: &dory_build::Outcome, names: &[dory_types::ImageReference]) {
+        for result in &outcome.results {
+            for name in names {
+                self.inner.publish_image("tag", &result.id, &name.familiar());
+            }
+        }
+    }
+
     /// Finds and pushes images for one build, with a client's credentials: for [`dory_build::Request::images`].
     pub fn build_images(&self, credentials: Arc<dyn CredentialSource>) -> Arc<dyn dory_build::Images> {
         Arc::new(EngineImages::new(Arc::downgrade(&self.inner), credentials))

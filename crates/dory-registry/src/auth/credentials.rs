@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
+use std::collections::HashMap;
 
 use super::Secret;
 
@@ -99,10 +100,28 @@ impl Credentials {
         Self::parse_header(header).map(AuthConfig::credentials)
     }
 
+    /// Reads `X-Registry-Config`: the credentials that a client has, by registry as it spells them.
+    ///
+    /// Source: Docker Engine API 1.51, `ImageBuild`.
+    ///
+    /// # Errors
+    /// [`CredentialsError`].
+    pub fn from_config_header(header: &str) -> Result<HashMap<String, Self>, CredentialsError> {
+        if header.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let configs: HashMap<String, AuthConfig> = Self::decode_header(header)?;
+        Ok(configs.into_iter().map(|(name, config)| (name, config.credentials())).collect())
+    }
+
     fn parse_header(header: &str) -> Result<AuthConfig, CredentialsError> {
         if header.is_empty() {
             return Ok(AuthConfig::default());
         }
+        Self::decode_header(header)
+    }
+
+    fn decode_header<T: serde::de::DeserializeOwned>(header: &str) -> Result<T, CredentialsError> {
         if header.len() > LENGTH_MAX {
             return Err(CredentialsError::TooLong);
         }
