@@ -37,8 +37,11 @@ fetch() { docker exec "$1" timeout 5 wget -q -O - "$2"; }
 # Succeeds where a container does not get a page.
 unreachable() { ! fetch "$@" >/dev/null 2>&1; }
 
+# Runs a program of this machine in a container's network: inside CONTAINER COMMAND....
+inside() { local container=$1; shift; nsenter --net="/proc/$(docker inspect --format '{{.State.Pid}}' "$container")/ns/net" -- "$@"; }
+
 # Asks the DNS server of a container's network: asked CONTAINER NAME [TYPE] [tcp] [edns].
-asked() { local container=$1; shift; nsenter --net="/proc/$(docker inspect --format '{{.State.Pid}}' "$container")/ns/net" -- "$PYTHON" "$CASES/python/ask.py" "$@"; }
+asked() { local container=$1; shift; inside "$container" "$PYTHON" "$CASES/python/ask.py" "$@"; }
 
 # Prints the layer of a test image as a tar archive.
 layer_of() { tar --extract --to-stdout --file "$IMAGES/$1.tar" --wildcards '*/layer.tar'; }

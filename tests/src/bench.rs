@@ -3,6 +3,7 @@
 //! Nothing here fails for being slow: the numbers are for people.
 
 pub mod images;
+mod network;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,6 +33,9 @@ pub struct BenchArguments {
     /// Scratch space.
     #[arg(long, default_value = "/var/tmp/dory-bench")]
     work: PathBuf,
+    /// Measure networks, and nothing else.
+    #[arg(long)]
+    network: bool,
     /// How often each thing is done.
     #[arg(long, default_value_t = 21)]
     rounds: usize,
@@ -52,6 +56,14 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
         [engine(EngineKind::Dory, &arguments.dory)?, engine(EngineKind::Dockerd, &arguments.dockerd)?];
     let docker = arguments.tools.join("new/docker");
     let mut table = Table::default();
+    if arguments.network {
+        for engine in &mut engines {
+            engine.start()?;
+            load_busybox(arguments, &docker, engine)?;
+        }
+        network::run(&docker, &engines, arguments.rounds, &mut table)?;
+        return end(arguments, engines, &table);
+    }
     starts(&mut engines, arguments.rounds.min(11), &mut table)?;
     for engine in &mut engines {
         engine.start()?;
@@ -59,8 +71,7 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     let idle: Vec<f64> = engines.iter().map(|engine| memory(engine.kind)).collect::<Result<_>>()?;
     for engine in &engines {
-        let archive = arguments.images.join("busybox.tar");
-        docker_command(&docker, engine, &["load", "--quiet", "--input", &archive.display().to_string()])?;
+        load_busybox(arguments, &docker, engine)?;
     }
     let floor = Floor::prepare(arguments).ok();
     for network in ["bridge", "none"] {
@@ -77,6 +88,11 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
         docker_parts.iter().map(PathBuf::as_path).chain([arguments.dockerd.as_path(), runc]).collect();
     table.row("size of what is installed, MB", vec![size(&[&arguments.dory])], vec![size(&theirs)], vec![]);
     end(arguments, engines, &table)
+}
+
+fn load_busybox(arguments: &BenchArguments, docker: &Path, engine: &Engine) -> Result<()> {
+    let archive = arguments.images.join("busybox.tar");
+    docker_command(docker, engine, &["load", "--quiet", "--input", &archive.display().to_string()]).map(drop)
 }
 
 /// Prints what was measured, and takes everything down.

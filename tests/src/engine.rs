@@ -3,6 +3,7 @@
 //! ```text
 //!  outside (netns)                    host (netns)
 //!  192.0.2.1 httpd :80  ---- veth ---- 192.0.2.2  engine, its bridges and published ports
+//!  2001:db8:d0::1                      2001:db8:d0::2
 //! ```
 //!
 //! A namespace lives as long as a `cat` inside it, which ends when this process closes its standard input.
@@ -102,6 +103,10 @@ impl Engine {
         host.ip("addr add 192.0.2.2/24 dev uplink")?;
         host.ip("link set uplink up")?;
         host.ip("route add default via 192.0.2.1")?;
+        // Without duplicate address detection, which would keep them from being used for a second.
+        outside.ip("addr add 2001:db8:d0::1/64 dev uplink nodad")?;
+        host.ip("addr add 2001:db8:d0::2/64 dev uplink nodad")?;
+        host.ip("route add default via 2001:db8:d0::1")?;
         let web = serve_outside(&outside, &folder.join("www"))?;
         Ok(Self {
             kind,
@@ -113,6 +118,14 @@ impl Engine {
             process: None,
             web: Some(web),
         })
+    }
+
+    /// Sets the size of the largest packet that goes to the outside, in bytes.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn set_uplink_mtu(&self, mtu: u32) -> Result<()> {
+        [&self.outside, &self.host].iter().try_for_each(|side| side.ip(&format!("link set uplink mtu {mtu}")))
     }
 
     /// Starts the engine, and waits until it answers `_ping`.
@@ -262,18 +275,22 @@ pub fn remove_containers(engine: &Engine, tools: &Path) {
         .status();
 }
 
-/// Serves a page, and one that tells the caller's address, to see translation of addresses at work.
+/// Serves a page, a big one, one that tells the caller's address, to see translation of addresses at work, and one that
+/// tells the size of what it was sent.
 fn serve_outside(outside: &NetworkNamespace, root: &Path) -> Result<Child> {
     use std::os::unix::fs::PermissionsExt as _;
     let programs = root.join("cgi-bin");
     std::fs::create_dir_all(&programs)?;
     std::fs::write(root.join("hello"), "hello from outside\n")?;
-    let whoami = programs.join("whoami");
-    std::fs::write(
-        &whoami,
-        "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n%s\\n' \"$REMOTE_ADDR\"\n",
-    )?;
-    std::fs::set_permissions(&whoami, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::write(root.join("big"), vec![0; 3_000_000])?;
+    for (name, says) in [("whoami", "echo \"$REMOTE_ADDR\""), ("size", "wc -c")] {
+        let program = programs.join(name);
+        std::fs::write(
+            &program,
+            format!("#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n{says}\n"),
+        )?;
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    }
     outside
         .command("busybox")
         .args(["httpd", "-f", "-p", "192.0.2.1:80", "-h"])

@@ -223,6 +223,8 @@ fn run_leg(kind: EngineKind, binary: &Path, cases: &[Case], around: &Surrounding
 
 fn ready_engine(kind: EngineKind, binary: &Path, around: &Surroundings) -> Result<Engine> {
     let mut engine = Engine::prepare(kind, binary, &around.work.join(kind.name()))?;
+    // Less than Ethernet has, as in clouds and tunnels: what is too big for it must not get lost.
+    engine.set_uplink_mtu(1400)?;
     let took = engine.start()?;
     println!("     {} answers after {} ms", kind.name(), took.as_millis());
     engine.load_images(&around.tools, &engine::archives(&around.images)?)?;

@@ -70,6 +70,12 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Networks: throughput, what a network costs a start, a page of a sibling by name, two hundred containers on one.
+    Network {
+        /// For example `--rounds 50`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Load, save, push and pull of an image of a gigabyte, beside dockerd, podman where it is installed, and plain tools.
     Images {
         /// For example `--prepare`, `--without podman` or `load pull`; they go to `dory-tests bench-images`.
@@ -90,6 +96,9 @@ fn main() -> Result<()> {
         Verb::BuildCompare { arguments } => test::build_compare(&arguments),
         Verb::DockerPy(arguments) => docker_py::run(&arguments),
         Verb::Bench(Bench::Run { arguments }) => test::bench(&arguments),
+        Verb::Bench(Bench::Network { arguments }) => {
+            test::bench(&[vec!["--network".to_owned()], arguments].concat())
+        }
         Verb::Bench(Bench::Images { arguments }) => test::bench_images(&arguments),
         Verb::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),

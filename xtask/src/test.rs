@@ -152,7 +152,7 @@ pub fn build_compare(arguments: &[String]) -> Result<()> {
 /// An engine does not start, or does not run containers.
 pub fn bench(arguments: &[String]) -> Result<()> {
     let tools = setup::tools()?;
-    crate::debian::install(&["crun"])?;
+    crate::debian::install(&["crun", "iperf3"])?;
     let dory = release()?;
     let images = images::make(Some(&dory))?;
     let mut command = isolated(&paths::built("debug", "dory-tests"));

@@ -15,7 +15,7 @@ use dory_types::NetworkId;
 use crate::address::MacAddress;
 use crate::dns::{DnsForwarder, ForwarderError};
 use crate::endpoint::{self, Endpoint, EndpointConfig, EndpointError, Port};
-use crate::foreign::{self, ForeignFirewall};
+use crate::foreign::ForeignFirewall;
 use crate::forwarding::{self, Forwarding};
 use crate::ipam::{self, Ipam, IpamError};
 use crate::lock;
@@ -208,11 +208,6 @@ pub enum NetworkFact {
     /// An iptables chain drops what is forwarded; rules of ours now let our bridge's packets through.
     #[error("the iptables chain FORWARD drops by default: rules for `{0}` were appended to it")]
     ForwardPolicyDrop(String),
-    /// Tables of the older kind exist, which the engine does not read.
-    #[error(
-        "legacy iptables rules exist in this network namespace and may drop what containers send (`iptables-legacy -S`)"
-    )]
-    LegacyTables,
     /// The iptables chain drops, and could not be changed.
     #[error(
         "the iptables chain FORWARD drops by default and refuses our rules ({0}): containers may not reach the outside"
@@ -275,9 +270,6 @@ impl BridgeNetwork {
             facts.push(fact);
         }
         facts.extend(foreign.open());
-        if foreign::legacy_tables_exist() {
-            facts.push(NetworkFact::LegacyTables);
-        }
         let ipam = subnets.iter().map(|place| Ipam::new(config.id.clone(), &config.name, place)).collect();
         let network = Network {
             id: config.id.clone(),

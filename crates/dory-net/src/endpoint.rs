@@ -52,6 +52,8 @@ pub struct EndpointConfig {
     pub interface: String,
     /// The container's addresses: one for each of the network's subnets.
     pub addresses: Vec<IpAddr>,
+    /// Link-local addresses that the interface has besides (`--link-local-ip`).
+    pub link_local: Vec<IpAddr>,
     /// The MAC address; by default Docker's, made from the IPv4 address.
     pub mac: Option<MacAddress>,
     /// True where this network gives the container its default routes.
@@ -158,7 +160,7 @@ pub(crate) fn connect(
     ];
     let answers = connection.request_each(&pair).map_err(join)?;
     let made = answers.into_iter().take(2).collect::<Result<(), _>>().map_err(join).and_then(|()| {
-        in_network_namespace(netns, || set_up_inside(&endpoint, config.default_route, &sysctls))
+        in_network_namespace(netns, || set_up_inside(&endpoint, config, &sysctls))
             .map_err(EndpointError::Enter)?
     });
     if made.is_err() {
@@ -171,7 +173,7 @@ pub(crate) fn connect(
 /// Sets up loopback and the interface; runs in the container's namespace.
 pub(crate) fn set_up_inside(
     endpoint: &Endpoint,
-    default_route: bool,
+    config: &EndpointConfig,
     sysctls: &[SysctlFile<'_>],
 ) -> Result<(), EndpointError> {
     let interface = endpoint.interface.as_str();
@@ -182,7 +184,7 @@ pub(crate) fn set_up_inside(
         .map(|link| link.index)
         .ok_or_else(|| failed(NetlinkError::Malformed(format!("find the interface `{interface}`"))))?;
     let mut requests = Vec::new();
-    if endpoint.ipv6.is_some() {
+    if endpoint.ipv6.is_some() || config.link_local.iter().any(IpAddr::is_ipv6) {
         enable_ipv6(interface).map_err(|error| EndpointError::NoIpv6(interface.to_owned(), error))?;
     } else {
         // A kernel without IPv6 refuses this one, and needs it not.
@@ -193,8 +195,12 @@ pub(crate) fn set_up_inside(
     for EndpointAddress { address, prefix, .. } in endpoint.addresses() {
         requests.push(route::add_address(index, address, Subnet::containing(address, prefix)));
     }
+    let link_local = config.link_local.iter();
+    requests.extend(link_local.map(|address| {
+        route::add_address(index, *address, Subnet::containing(*address, link_prefix(*address)))
+    }));
     requests.push(route::set_up(interface));
-    if default_route {
+    if config.default_route {
         let gateways = endpoint.addresses().filter_map(|it| it.gateway);
         requests.extend(gateways.map(|gateway| route::set_default_route(index, gateway)));
     }
@@ -205,6 +211,11 @@ pub(crate) fn set_up_inside(
             .map_err(|source| EndpointError::Sysctl(sysctl.name.to_owned(), source))?;
     }
     Ok(())
+}
+
+/// The length of the prefix that all addresses of a link share: RFC 3927 and RFC 4291, as Docker has it.
+fn link_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 16 } else { 64 }
 }
 
 /// Lets the interface `name` of the thread's namespace have IPv6 addresses. An outer engine may have turned IPv6 off for

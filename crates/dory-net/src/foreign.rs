@@ -16,9 +16,13 @@
 //! is: its containers' unpublished ports are protected by that policy alone. They are written in the form that
 //! iptables itself uses, so that `iptables -S` and dockerd go on reading the table, and carry our mark as user data.
 //!
-//! iptables of the older kind has tables of its own, which nf_tables does not show; that they exist is stated.
+//! iptables of the older kind has tables of its own, which nf_tables does not show: [`crate::legacy`] puts the same rules
+//! there. Only IPv4 is looked after: dockerd leaves the policy of ip6tables alone unless it is asked to do otherwise.
+
+use std::io;
 
 use crate::bridge::NetworkFact;
+use crate::legacy;
 use crate::netlink::NetlinkError;
 use crate::nftables::{self, Policy, Transaction};
 
@@ -44,15 +48,32 @@ impl ForeignFirewall {
 
     /// Lets the bridge's packets through where a policy would drop them. Cheap where there is nothing to do.
     pub(crate) fn open(&self) -> Option<NetworkFact> {
-        match self.try_open() {
-            Ok(false) => None,
-            Ok(true) => Some(NetworkFact::ForwardPolicyDrop(self.bridge.clone())),
-            Err(error) => Some(NetworkFact::ForwardPolicyStays(error.to_string())),
-        }
+        let outcomes = [
+            self.open_nftables().map_err(|error| error.to_string()),
+            self.open_legacy().map_err(|error| error.to_string()),
+        ];
+        let drops = outcomes.contains(&Ok(true)).then(|| NetworkFact::ForwardPolicyDrop(self.bridge.clone()));
+        let refused = outcomes.into_iter().find_map(Result::err);
+        refused.map(NetworkFact::ForwardPolicyStays).or(drops)
     }
 
-    /// As [`Self::open`]; true where the policy drops.
-    fn try_open(&self) -> Result<bool, NetlinkError> {
+    /// The rules in the table of the older iptables; true where its policy drops.
+    fn open_legacy(&self) -> io::Result<bool> {
+        if !legacy::exists() {
+            return Ok(false);
+        }
+        let bridge = self.bridge.as_str();
+        let mut rules = vec![legacy::Rule { input: "", output: bridge, accept: true }];
+        if legacy::has_chain(DOCKER)? {
+            let leave = |output| legacy::Rule { input: bridge, output, accept: false };
+            rules.extend(DOCKER_BRIDGES.map(leave));
+        }
+        rules.push(legacy::Rule { input: bridge, output: "", accept: true });
+        legacy::open(&self.comment(), &rules)
+    }
+
+    /// The rules in the table of today's iptables; true where its policy drops.
+    fn open_nftables(&self) -> Result<bool, NetlinkError> {
         if nftables::chain_policy(TABLE, CHAIN)? != Some(Policy::Drop) {
             return Ok(false);
         }
@@ -81,6 +102,13 @@ impl ForeignFirewall {
 
     /// Takes the rules back.
     pub(crate) fn close(&self) -> Result<(), NetlinkError> {
+        if legacy::exists() {
+            legacy::close(&self.comment()).map_err(|source| NetlinkError::Refused {
+                operation: "take rules out of the older iptables' table `filter`".to_owned(),
+                detail: None,
+                source,
+            })?;
+        }
         let mut transaction = Transaction::default();
         for handle in nftables::marked_rules(TABLE, CHAIN, &self.mark())? {
             transaction.delete_rule(TABLE, CHAIN, handle);
@@ -88,17 +116,15 @@ impl ForeignFirewall {
         transaction.commit()
     }
 
+    fn comment(&self) -> String {
+        format!("dory {}", self.bridge)
+    }
+
     /// The rules' user data: a comment with the bridge's name.
     fn mark(&self) -> Vec<u8> {
-        let text = format!("dory {}\0", self.bridge);
+        let text = self.comment() + "\0";
         let mut mark = vec![COMMENT, u8::try_from(text.len()).unwrap_or(u8::MAX)];
         mark.extend(text.bytes());
         mark
     }
-}
-
-/// True where iptables of the older kind has a filter table in this network namespace.
-pub(crate) fn legacy_tables_exist() -> bool {
-    std::fs::read_to_string("/proc/thread-self/net/ip_tables_names")
-        .is_ok_and(|names| names.lines().any(|name| name == TABLE))
 }

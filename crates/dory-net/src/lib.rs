@@ -17,6 +17,7 @@ mod foreign;
 mod forwarding;
 mod hosts;
 mod ipam;
+mod legacy;
 mod lock;
 mod netlink;
 mod network;

@@ -166,11 +166,9 @@ impl ParentNetwork {
         Connection::open(NetlinkProtocol::Route)
             .and_then(|mut connection| connection.request(&[route::create_child(&link)]))
             .map_err(join)?;
-        let made = in_network_namespace(netns, || {
-            endpoint::set_up_inside(&endpoint, config.default_route, &sysctls)
-        })
-        .map_err(EndpointError::Enter)
-        .and_then(|result| result);
+        let made = in_network_namespace(netns, || endpoint::set_up_inside(&endpoint, config, &sysctls))
+            .map_err(EndpointError::Enter)
+            .and_then(|result| result);
         if made.is_err() {
             // The first error is the one to tell.
             let _ = remove_interface(netns, &endpoint);

@@ -10,3 +10,4 @@ pub mod netlink;
 pub mod probe;
 pub mod process;
 pub mod seccomp;
+pub mod xtables;

@@ -13,6 +13,7 @@ use super::{BRIDGE, HOST, NONE};
 use crate::config::EndpointSettings;
 use crate::container::{Container, Record, RunEndpoint, random_bytes};
 use crate::engine::Inner;
+use crate::spec::namespace::{Mode, Modes};
 use crate::{EngineError, Result};
 
 /// Before errors that keep a container from its networks, as dockerd has it.
@@ -132,6 +133,7 @@ impl Inner {
                 .unwrap_or_default(),
             interface,
             addresses: place.addresses.clone(),
+            link_local: wish.map(link_local_addresses).transpose()?.unwrap_or_default(),
             default_route,
         };
         object
@@ -155,14 +157,32 @@ impl Inner {
             .ok_or_else(|| EngineError::not_found(format!("network {} not found", place.name)))
     }
 
-    /// Gives back what the present run holds of networks, and takes its ports back. The interfaces go with their namespace.
+    /// Gives back what the present run holds of networks, and takes its ports back. The interfaces go with their namespace;
+    /// where another container lives in that too, they go now, before somebody else has their addresses.
     pub(crate) fn release_endpoints(&self, container: &Container) {
         let record = container.record();
         let Some(run) = &record.run else { return };
         self.unpublish_ports(container);
         self.resolver.detach(&record.id);
         fault_point!("release.ports-unpublished");
+        if self.is_joined(&record) {
+            let endpoints = run.endpoints.iter().filter_map(|place| place.endpoint.as_ref());
+            for endpoint in endpoints.filter(|endpoint| !endpoint.host_interface.is_empty()) {
+                if let Err(error) = dory_net::disconnect(endpoint) {
+                    tracing::warn!(container.id = %container.id, %error, "Cannot delete a container's interface");
+                }
+            }
+        }
         run.endpoints.iter().for_each(|place| self.give_back(&record, place));
+    }
+
+    /// True where another container that runs lives in this one's network namespace.
+    fn is_joined(&self, record: &Record) -> bool {
+        self.registry.all().iter().map(|other| other.record()).filter(|other| other.runs()).any(|other| {
+            let mode = Modes::parse(&other.host_config).ok().map(|modes| modes.network);
+            let reference = mode.as_ref().and_then(Mode::container);
+            reference.is_some_and(|it| it == record.id.as_str() || it == record.name.as_str())
+        })
     }
 
     /// Publishes an event of a network, with the container that it concerns.
@@ -202,6 +222,16 @@ pub(crate) fn wished_addresses(wish: &EndpointSettings) -> Result<Vec<IpAddr>> {
             .push(address.ok_or_else(|| EngineError::invalid(format!("invalid {family} address: {text}")))?);
     }
     Ok(addresses)
+}
+
+/// The link-local addresses that a container wants besides.
+pub(super) fn link_local_addresses(wish: &EndpointSettings) -> Result<Vec<IpAddr>> {
+    let texts = wish.ipam_config.iter().flat_map(|wish| wish.link_local_ips.iter());
+    texts
+        .map(|text| {
+            text.parse().map_err(|_| EngineError::invalid(format!("invalid link-local IP address: {text}")))
+        })
+        .collect()
 }
 
 /// The MAC address that a container wants.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dory_net::{Driver, Endpoint};
 use dory_sys::fault_point;
 
-use super::attach::{has_no_interface, parse_mac, set_endpoint, wished_addresses};
+use super::attach::{has_no_interface, link_local_addresses, parse_mac, set_endpoint, wished_addresses};
 use super::object::NetworkObject;
 use super::{HOST, NONE, is_predefined};
 use crate::config::EndpointSettings;
@@ -215,11 +215,7 @@ impl Inner {
             parse_mac(&wish.mac_address)?;
         }
         super::options::endpoint_sysctls(wish, "eth0")?;
-        if wish.ipam_config.as_ref().is_some_and(|wish| !wish.link_local_ips.is_empty()) {
-            return Err(EngineError::not_implemented(
-                "link-local addresses (--link-local-ip) are not supported",
-            ));
-        }
+        link_local_addresses(wish)?;
         if is_predefined(record.name()) && !addresses.is_empty() {
             return Err(EngineError::invalid(
                 "user specified IP address is supported on user defined networks only",

@@ -83,6 +83,10 @@ impl Connection {
     ///
     /// rtnetlink goes on after a request that it refuses, so later answers may be good all the same.
     pub(crate) fn request_each(&mut self, requests: &[Message]) -> Result<Vec<Answer>, NetlinkError> {
+        // Newer kernels refuse an empty datagram (ENODATA).
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
         let first = self.sequence;
         let datagram = self.number(requests);
         self.socket.send(&datagram).map_err(|source| NetlinkError::Send(describe(requests), source))?;

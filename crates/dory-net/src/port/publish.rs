@@ -25,7 +25,7 @@ pub enum PublishError {
         port: u16,
     },
     /// Another program has the port, or this machine lacks the address.
-    #[error("Error starting userland proxy: listen {protocol}{} {}:{port}: bind: {}", if .address.is_ipv4() { 4 } else { 6 }, Host(*.address), Reason(*.source))]
+    #[error("Error starting userland proxy: listen {protocol}{} {}:{port}: bind: {}", if .address.is_ipv4() { 4 } else { 6 }, Host(*.address), Reason(*.reason))]
     Bind {
         /// The protocol.
         protocol: Protocol,
@@ -33,9 +33,12 @@ pub enum PublishError {
         address: IpAddr,
         /// The port of this machine.
         port: u16,
-        /// The refusal.
-        source: Errno,
+        /// The refusal, which the sentence tells already: it is no source.
+        reason: Errno,
     },
+    /// The kernel has no such protocol. A program in a container could not listen to the port either.
+    #[error("Error starting userland proxy: protocol not supported: this kernel has no {0}")]
+    NoProtocol(Protocol),
     /// No port of the range is free.
     #[error("all ports are allocated")]
     Exhausted,
@@ -210,7 +213,7 @@ fn reserve_beside(
     }
     match reserve(protocol, address, port) {
         Ok(_) if protocol == Protocol::Tcp => (Some(beside), None),
-        Ok(socket) => (Some(beside), socket),
+        Ok(socket) => (Some(beside), Some(socket)),
         Err(_) => {
             allocator.release(&beside);
             (None, None)
@@ -255,7 +258,7 @@ fn reserve_one(
             }
             Err(
                 error
-                @ (PublishError::Allocated { .. } | PublishError::Bind { source: Errno::ADDRINUSE, .. }),
+                @ (PublishError::Allocated { .. } | PublishError::Bind { reason: Errno::ADDRINUSE, .. }),
             ) => {
                 last = error;
             }
@@ -273,10 +276,13 @@ fn reserve_port(allocator: &PortAllocator, mapping: &PortMapping) -> Result<Opti
     }
     let reserved = reserve(protocol, address, port).map_err(|source| {
         allocator.release(mapping);
-        PublishError::Bind { protocol, address, port, source }
+        match source {
+            Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT => PublishError::NoProtocol(protocol),
+            reason => PublishError::Bind { protocol, address, port, reason },
+        }
     })?;
     // A port of TCP on IPv6 is the proxy's to listen on.
-    Ok(reserved.filter(|_| address.is_ipv4() || protocol != Protocol::Tcp))
+    Ok((address.is_ipv4() || protocol != Protocol::Tcp).then_some(reserved))
 }
 
 #[cfg(test)]
@@ -286,7 +292,7 @@ mod tests {
     #[test]
     fn errors_read_as_dockerds() {
         let address = IpAddr::from([0; 4]);
-        let bind = |source| PublishError::Bind { protocol: Protocol::Tcp, address, port: 8080, source };
+        let bind = |reason| PublishError::Bind { protocol: Protocol::Tcp, address, port: 8080, reason };
         for (error, expected) in [
             (
                 PublishError::Allocated { address, port: 8080 },

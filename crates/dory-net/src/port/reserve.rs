@@ -8,28 +8,28 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, ipproto, soc
 
 use super::Protocol;
 
-/// Binds a socket to `port` of `address`. The descriptor is the reservation; none where the kernel has no SCTP, whose
-/// packets the packet filter rewrites all the same.
+/// Binds a socket to `port` of `address`. The descriptor is the reservation.
 ///
 /// # Errors
 /// `EADDRINUSE` where another program has the port, `EADDRNOTAVAIL` where this machine lacks the address, `EACCES`
-/// where the port is below `net.ipv4.ip_unprivileged_port_start` and the caller may not.
-pub(super) fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<OwnedFd>, Errno> {
+/// where the port is below `net.ipv4.ip_unprivileged_port_start` and the caller may not, `EPROTONOSUPPORT` where the
+/// kernel lacks the protocol, as many lack SCTP.
+pub(super) fn reserve(protocol: Protocol, address: IpAddr, port: u16) -> Result<OwnedFd, Errno> {
     let address = SocketAddr::new(address, port);
     match protocol {
-        Protocol::Tcp => reserve_tcp(address).map(Some),
+        Protocol::Tcp => reserve_tcp(address),
         Protocol::Udp => {
             let socket = open(address, SocketType::DGRAM, ipproto::UDP)?;
             // What reaches it is nobody's: keep as little as the kernel allows.
             sockopt::set_socket_recv_buffer_size(&socket, 0)?;
             rustix::net::bind(&socket, &address)?;
-            Ok(Some(socket))
+            Ok(socket)
         }
-        Protocol::Sctp => match open(address, SocketType::STREAM, ipproto::SCTP) {
-            Ok(socket) => rustix::net::bind(&socket, &address).map(|()| Some(socket)),
-            Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) => Ok(None),
-            Err(errno) => Err(errno),
-        },
+        Protocol::Sctp => {
+            let socket = open(address, SocketType::STREAM, ipproto::SCTP)?;
+            rustix::net::bind(&socket, &address)?;
+            Ok(socket)
+        }
     }
 }
 

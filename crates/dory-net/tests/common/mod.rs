@@ -114,6 +114,7 @@ pub fn endpoint_config(network: &BridgeNetwork) -> EndpointConfig {
         mark: "test".into(),
         interface: "eth0".into(),
         addresses: network.allocate(&[]).unwrap(),
+        link_local: Vec::new(),
         mac: None,
         default_route: true,
         sysctls: Vec::new(),
