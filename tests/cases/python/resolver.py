@@ -1,6 +1,6 @@
 """A name server, by UDP and TCP: resolver.py ADDRESS. Any name has the address 192.0.2.77, `large.test` two hundred of
 them (which only TCP carries), `edns.test` sixty (which UDP carries for who says that it takes them), `nowhere.test` and
-names without a dot do not exist, and `broken.test` fails."""
+names without a dot do not exist, `broken.test` fails, and 192.0.2.77 is `some.name.test`."""
 
 import socket
 import struct
@@ -15,6 +15,11 @@ def answer(query, limit):
     code = {"nowhere.test": 3, "broken.test": 2}.get(name, 0 if "." in name else 3)
     count = {"large.test": 200, "edns.test": 60}.get(name, 1) if is_address and not code else 0
     fits = min(count, (limit - end) // 16)
+    if query[end - 4 : end - 2] == b"\0\x0c" and name == "77.2.0.192.in-addr.arpa":
+        pointer = b"\4some\4name\4test\0"
+        return query[:2] + struct.pack(">5H", 0x8180, 1, 1, 0, 0) + query[12:end] + b"\xc0\x0c" + struct.pack(
+            ">HHIH", 12, 1, 60, len(pointer)
+        ) + pointer
     record = lambda last: b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + bytes([192, 0, 2, last % 256])
     flags = 0x8180 | code | (0x200 if fits < count else 0)
     return query[:2] + struct.pack(">5H", flags, 1, fits, 0, 0) + query[12:end] + b"".join(

@@ -31,7 +31,7 @@ machine() {
 
 # Starts Dory on the machine, with an image: dory_here [FLAG...].
 dory_here() {
-  nsenter --net="/proc/$HERE/ns/net" -- "$DORY" serve --cgroup-parent "$CGROUP_PARENT" -H "unix://$PWD/dory.sock" --data-root "$PWD/dory" --exec-root "$PWD/dory-exec" "$@" 2>>dory.log & ENGINE=$!
+  nsenter --net="/proc/$HERE/ns/net" -- "$DORY" serve --cgroup-parent "$CGROUP_PARENT" -H "unix://$PWD/dory.sock" --data-root "$PWD/dory" --exec-root "$PWD/dory-exec" "$@" 2>>dory.log & DAEMON=$!
   eventually ours version >/dev/null
   ours load --quiet --input "$IMAGES/busybox.tar" >/dev/null
 }
@@ -41,7 +41,7 @@ machine_end() {
   local left
   left=$(ours ps -aq)
   [ -z "$left" ] || ours rm -f $left >/dev/null
-  kill -TERM $ENGINE
-  wait $ENGINE
+  kill -TERM $DAEMON
+  wait $DAEMON
   kill $HERE $BEYOND $WEB
 }
