@@ -211,14 +211,17 @@ impl Transaction {
 
     /// Creates the table; no error where it is there.
     pub(crate) fn add_table<'t>(&mut self, table: impl Into<Table<'t>>) {
-        let table = table.into();
-        self.push(
-            table.family,
-            NFT_MSG_NEWTABLE,
-            flags::CREATE,
-            format!("create the nftables table `{table}`"),
-        )
-        .text(NFTA_TABLE_NAME, table.name);
+        self.table(table.into(), flags::CREATE);
+    }
+
+    /// Creates the table; one that is there fails the transaction (`EEXIST`).
+    pub(crate) fn create_table<'t>(&mut self, table: impl Into<Table<'t>>) {
+        self.table(table.into(), flags::CREATE | flags::EXCL);
+    }
+
+    fn table(&mut self, table: Table<'_>, flags: u16) {
+        let operation = format!("create the nftables table `{table}`");
+        self.push(table.family, NFT_MSG_NEWTABLE, flags, operation).text(NFTA_TABLE_NAME, table.name);
     }
 
     /// Deletes the table with all that is in it.

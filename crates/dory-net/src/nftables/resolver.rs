@@ -25,14 +25,28 @@ const OUTPUT: &str = "output";
 pub(crate) fn redirect_resolver(
     resolver: Ipv4Addr,
     port: u16,
-    (udp, tcp): (u16, u16),
+    ports: (u16, u16),
 ) -> Result<(), NetlinkError> {
-    let mut transaction = Transaction::default();
-    // Creating it first makes the deletion good either way.
-    transaction.add_table(TABLE);
-    transaction.delete_table(TABLE);
-    transaction.add_table(TABLE);
-    add_address_map(&mut transaction, TABLE, PORTS);
+    // In a new namespace nothing is there. A deletion in the same transaction would do no harm, but closing the socket
+    // would then wait for a grace period of the kernel, some ten milliseconds.
+    let mut fresh = Transaction::default();
+    fresh.create_table(TABLE);
+    fill(&mut fresh, resolver, port, ports);
+    match fresh.commit() {
+        Err(error) if error.errno() == Some(rustix::io::Errno::EXIST) => {
+            let mut transaction = Transaction::default();
+            transaction.delete_table(TABLE);
+            transaction.create_table(TABLE);
+            fill(&mut transaction, resolver, port, ports);
+            transaction.commit()
+        }
+        outcome => outcome,
+    }
+}
+
+/// Fills the table.
+fn fill(transaction: &mut Transaction, resolver: Ipv4Addr, port: u16, (udp, tcp): (u16, u16)) {
+    add_address_map(transaction, TABLE, PORTS);
     let hook = Hook { kind: ChainType::Nat, number: NF_INET_LOCAL_OUT, priority: PRIORITY_DESTINATION };
     transaction.add_chain(TABLE, OUTPUT, Some(hook));
     transaction.append_rule(TABLE, OUTPUT, None, |rule| {
@@ -45,5 +59,4 @@ pub(crate) fn redirect_resolver(
     let elements = [(Protocol::Udp, udp), (Protocol::Tcp, tcp)]
         .map(|(protocol, target)| address_element(protocol, (resolver, port), (resolver, target)));
     transaction.add_elements(TABLE, PORTS, &elements);
-    transaction.commit()
 }
