@@ -65,6 +65,10 @@ impl Repository {
     }
 
     /// The shortest form that Docker shows, such as `busybox`.
+    ///
+    /// It is for people to read. As with Docker it does not always lead back: of `docker.io/a.b/c` it is `a.b/c`, which
+    /// names a repository of the registry `a.b`, and of a repository named like an id it is refused. Docker Hub has
+    /// neither. What is kept or compared is the full form.
     pub fn familiar(&self) -> String {
         if self.domain != DEFAULT_DOMAIN {
             return self.to_string();
@@ -330,6 +334,8 @@ mod tests {
             ("Host/a", "Host/a:latest", "Host/a:latest"),
             ("a__b.c---d", "docker.io/library/a__b.c---d:latest", "a__b.c---d:latest"),
             ("docker.io/library/x/y", "docker.io/library/x/y:latest", "library/x/y:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "a.b/c:latest"),
+            ("docker.io/localhost/c", "docker.io/localhost/c:latest", "localhost/c:latest"),
         ];
         for (text, full, familiar) in cases {
             let reference: ImageReference = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
