@@ -16,8 +16,10 @@ mod query;
 mod registry_auth;
 mod registry_challenge;
 mod registry_manifest;
+mod request_bodies;
 mod stream_frames;
 mod unpack;
+mod websocket;
 
 pub use create_body::create_body;
 pub use dns_question::dns_question;
@@ -31,8 +33,10 @@ pub use query::query;
 pub use registry_auth::registry_auth;
 pub use registry_challenge::registry_challenge;
 pub use registry_manifest::registry_manifest;
+pub use request_bodies::request_bodies;
 pub use stream_frames::stream_frames;
 pub use unpack::unpack;
+pub use websocket::websocket;
 
 /// What a target is: it takes any bytes, and panics where a promise is broken.
 pub type Target = fn(&[u8]);
@@ -52,8 +56,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("registry_auth", registry_auth),
     ("registry_challenge", registry_challenge),
     ("registry_manifest", registry_manifest),
+    ("request_bodies", request_bodies),
     ("stream_frames", stream_frames),
     ("unpack", unpack),
+    ("websocket", websocket),
 ];
 
 #[cfg(test)]

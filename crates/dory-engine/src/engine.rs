@@ -177,7 +177,7 @@ impl Inner {
         let registries = Arc::new(registries);
         let identity = Identity::of(&store)?;
         let networks = Networks::open(&options.data_root, &identity)?;
-        let facts = HostFacts::read();
+        let facts = HostFacts { descriptor_limit: options.descriptor_limit, ..HostFacts::read() };
         // A group of this engine's own: another one beneath the same parent must not sweep what it has just made.
         let own_parent = format!("{}/{}", options.cgroup_parent, identity.owner());
         let cgroups = Hierarchies::detect()

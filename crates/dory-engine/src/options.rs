@@ -85,6 +85,9 @@ pub struct EngineConfig {
     pub log_driver: String,
     /// Bytes of `/dev/shm` of containers that name none.
     pub shm_size: i64,
+    /// Open descriptors, soft and hard limit, of containers that name none; `None` lets them inherit the engine's, which
+    /// may have raised its own.
+    pub descriptor_limit: Option<(u64, u64)>,
     /// Version that `/version` and `/info` report for the product.
     pub version: String,
     /// Commit that it was built from.
@@ -113,6 +116,7 @@ impl EngineConfig {
             cgroup_parent: "dory".to_owned(),
             log_driver: "json-file".to_owned(),
             shm_size: 64 << 20,
+            descriptor_limit: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
             labels: Vec::new(),

@@ -134,6 +134,16 @@ pub enum Event {
         /// Its exit code (128 + signal for a killed one).
         exit_code: i32,
     },
+    /// The log could not take what the container printed, and from now on may lack more of it.
+    LogFailed {
+        /// Why.
+        message: String,
+    },
+    /// The log takes what comes again.
+    LogRecovered {
+        /// Writes that failed meanwhile, each of one read from the container.
+        failures: u64,
+    },
 }
 
 /// How a container ended; also kept as `exit.json` in its directory, for an engine that was not there.

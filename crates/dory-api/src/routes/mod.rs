@@ -6,7 +6,7 @@ pub(crate) mod container;
 mod events;
 mod exec;
 mod image;
-mod network;
+pub(crate) mod network;
 mod registry;
 mod registry_auth;
 mod system;

@@ -24,7 +24,7 @@ struct NetworkCreateResponse {
 /// API 1.51, `NetworkConnectRequest`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct NetworkConnectRequest {
+pub(crate) struct NetworkConnectRequest {
     container: String,
     endpoint_config: Option<EndpointSettings>,
 }
@@ -32,7 +32,7 @@ struct NetworkConnectRequest {
 /// API 1.51, `NetworkDisconnectRequest`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct NetworkDisconnectRequest {
+pub(crate) struct NetworkDisconnectRequest {
     container: String,
     force: bool,
 }

@@ -164,6 +164,12 @@ async fn follow(engine: &Engine, container: &Arc<Container>, monitor: StdUnixStr
         match next_event(&mut stream).await {
             Ok(Event::Exited(exit)) => return Some(exit),
             Ok(Event::ExecExited { exec, exit_code }) => engine.on_exec_exit(container, &exec, exit_code),
+            Ok(Event::LogFailed { message }) => {
+                tracing::warn!(container.id = %container.id, error = message, "A container's output is not logged");
+            }
+            Ok(Event::LogRecovered { failures }) => {
+                tracing::warn!(container.id = %container.id, failures, "A container's output is logged again");
+            }
             Err(error) => {
                 tracing::debug!(container.id = %container.id, %error, "A shim went away without a word");
                 return None;

@@ -26,6 +26,8 @@ pub(crate) struct HostFacts {
     pub(crate) all_capabilities: BTreeSet<String>,
     /// The engine's own `oom_score_adj`.
     pub(crate) oom_score_adj: i32,
+    /// Open descriptors, soft and hard, of processes that name no limit; `None` inherits the engine's.
+    pub(crate) descriptor_limit: Option<(u64, u64)>,
 }
 
 impl HostFacts {
@@ -43,6 +45,7 @@ impl HostFacts {
             gid_mappings: identity(&read("/proc/self/gid_map")),
             capabilities: capability::from_mask(bounding_set(&read("/proc/self/status")) & all),
             all_capabilities: capability::from_mask(all),
+            descriptor_limit: None,
             oom_score_adj: read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
         }
     }

@@ -56,7 +56,7 @@ pub(super) fn container(input: &SpecInput<'_>, security: &SecurityOptions) -> Re
         },
         capabilities: capabilities.into_iter().collect(),
         no_new_privileges: security.no_new_privileges,
-        rlimits: rlimits(&host.ulimits)?,
+        rlimits: with_descriptors(rlimits(&host.ulimits)?, input.facts.descriptor_limit),
         apparmor: apparmor(security, host, input.default_profile),
         oom_score_adj: oom_score(host.oom_score_adj, input.facts.oom_score_adj),
     })
@@ -85,7 +85,7 @@ pub(crate) fn exec(input: &SpecInput<'_>, exec: &ExecConfig) -> Result<Process, 
         },
         capabilities: capabilities.into_iter().collect(),
         no_new_privileges: security.no_new_privileges,
-        rlimits: rlimits(&input.host_config.ulimits)?,
+        rlimits: with_descriptors(rlimits(&input.host_config.ulimits)?, input.facts.descriptor_limit),
         apparmor: if exec.privileged {
             None
         } else {
@@ -141,6 +141,18 @@ pub(crate) fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<Rlimit>, EngineError> {
         .collect()
 }
 
+/// Adds the limit on descriptors that the engine had before it raised its own: programs that walk through all numbers
+/// up to the soft limit, or use select(2), would suffer from a high one.
+fn with_descriptors(mut limits: Vec<Rlimit>, default: Option<(u64, u64)>) -> Vec<Rlimit> {
+    const NAME: &str = "nofile";
+    if let Some((soft, hard)) = default
+        && !limits.iter().any(|limit| limit.name == NAME)
+    {
+        limits.push(Rlimit { name: NAME.to_owned(), soft, hard });
+    }
+    limits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +170,8 @@ mod tests {
         let limit = |name: &str, soft, hard| Ulimit { name: name.into(), soft, hard };
         let limits = rlimits(&[limit("nofile", 10, -1)]).unwrap();
         assert_eq!((limits[0].soft, limits[0].hard), (10, u64::MAX));
+        assert_eq!(with_descriptors(limits.clone(), Some((1, 2))), limits);
+        assert_eq!(with_descriptors(Vec::new(), Some((1, 2)))[0].hard, 2);
         assert!(rlimits(&[limit("foo", 1, 1)]).is_err());
         assert!(rlimits(&[limit("core", -1, 1)]).is_err());
     }

@@ -4,6 +4,7 @@ mod confined;
 mod lifecycle;
 mod restore;
 mod run;
+mod scarcity;
 
 type Test = (&'static str, fn());
 
@@ -27,4 +28,7 @@ pub const ALL: &[Test] = &[
     ("privileged_finds_running_containers", restore::running),
     ("privileged_finds_ended_containers", restore::ended),
     ("privileged_finds_killed_shims", restore::killed_shims),
+    ("privileged_full_disk", scarcity::full_disk),
+    ("privileged_no_inodes", scarcity::no_inodes),
+    ("privileged_no_descriptors", scarcity::no_descriptors),
 ];

@@ -31,6 +31,7 @@ pub struct Shim {
     pub processes: BTreeMap<u64, RunningProcess>,
     pub clients: BTreeMap<u64, Client>,
     pub monitors: BTreeMap<u64, UnixStream>,
+    log_state: LogState,
     registry: Registry,
     /// Keys of processes, clients and monitors; the container's own process has the first, [`MAIN`].
     next_key: u64,
@@ -60,6 +61,7 @@ impl Shim {
             processes: BTreeMap::new(),
             clients: BTreeMap::new(),
             monitors: BTreeMap::new(),
+            log_state: LogState::default(),
             registry: Registry::new()?,
             next_key: MAIN,
             buffer: vec![0; HEADER_LENGTH + CHUNK],
@@ -195,8 +197,8 @@ impl Shim {
         let framed = &self.buffer[..HEADER_LENGTH + count];
         let bytes = &framed[HEADER_LENGTH..];
         if key == MAIN {
-            // A full disk must not stop the container; what it cannot keep is lost to the log, not to the clients.
-            let _full = self.container.log.write(stream, bytes, Timestamp::now());
+            let outcome = self.container.log.write(stream, bytes, Timestamp::now());
+            self.log_state.note(outcome, &mut self.monitors);
         }
         let mut gone = Vec::new();
         let mut slow = Vec::new();
@@ -398,7 +400,8 @@ impl Shim {
         self.finished = true;
         let now = SystemTime::now();
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let _full = self.container.log.close(stream, Timestamp::now());
+            let outcome = self.container.log.close(stream, Timestamp::now());
+            self.log_state.note(outcome, &mut self.monitors);
         }
         let oom_killed = self.container.spec.cgroup.as_ref().is_some_and(|group| group.oom_kills() > 0);
         let nanoseconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);

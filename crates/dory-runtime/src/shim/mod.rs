@@ -8,6 +8,7 @@ mod backlog;
 mod event_loop;
 mod exec;
 mod lock;
+mod log_state;
 mod process;
 mod registry;
 mod request;

@@ -1,5 +1,6 @@
 //! `dory serve`: the engine's process.
 
+mod descriptors;
 mod listen;
 mod notify;
 mod options;
@@ -76,6 +77,7 @@ fn run(options: Options) -> Result<()> {
 
 async fn serve(options: &Options) -> Result<()> {
     let mut config = options.engine()?;
+    config.descriptor_limit = descriptors::raise_limit();
     let hosts = options.hosts();
     let tls = options.tls()?;
     let passed = listen::passed(&hosts)?;

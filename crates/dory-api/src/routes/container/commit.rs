@@ -38,8 +38,13 @@ pub(super) async fn commit(
     Ok((StatusCode::CREATED, Json(Created { id })))
 }
 
+/// The configuration that the body asks for.
+///
 /// No body, `null` and `{}` all stand for the container's own configuration.
-fn config(body: Option<Value>) -> Result<Option<ContainerConfig>, ApiError> {
+///
+/// # Errors
+/// 400 for what is none.
+pub(crate) fn config(body: Option<Value>) -> Result<Option<ContainerConfig>, ApiError> {
     match body {
         Some(Value::Object(fields)) if !fields.is_empty() => json::from_value(Value::Object(fields))
             .map(Some)

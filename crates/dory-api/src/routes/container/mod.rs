@@ -2,7 +2,7 @@
 
 mod archive;
 mod attach;
-mod commit;
+pub(crate) mod commit;
 pub(crate) mod create;
 mod inspect;
 mod lifecycle;
