@@ -4,6 +4,7 @@
 
 pub mod images;
 mod network;
+mod scale;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -36,6 +37,12 @@ pub struct BenchArguments {
     /// Measure networks, and nothing else.
     #[arg(long)]
     network: bool,
+    /// Measure Dory with so many containers on the disk, and nothing else.
+    #[arg(long, default_value_t = 0)]
+    stopped: usize,
+    /// How many of those are started.
+    #[arg(long, default_value_t = 0)]
+    running: usize,
     /// How often each thing is done.
     #[arg(long, default_value_t = 21)]
     rounds: usize,
@@ -62,6 +69,14 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
             load_busybox(arguments, &docker, engine)?;
         }
         network::run(&docker, &engines, arguments.rounds, &mut table)?;
+        return end(arguments, engines, &table);
+    }
+    if arguments.stopped > 0 {
+        let [dory, _] = &mut engines;
+        dory.start()?;
+        dory.load_images(&arguments.tools, &[arguments.images.join("busybox.tar")])?;
+        let scale = scale::Scale { stopped: arguments.stopped, running: arguments.running };
+        scale::run(dory, scale, &mut table)?;
         return end(arguments, engines, &table);
     }
     starts(&mut engines, arguments.rounds.min(11), &mut table)?;
@@ -292,8 +307,9 @@ impl Table {
         println!("{:52} {:>26} {:>26} {:>8} {:>24}", "", "dory", "dockerd", "ratio", "floor");
         for (what, [dory, dockerd, floor]) in &self.0 {
             let ratio = median(dory) / median(dockerd);
+            let ratio = if ratio.is_nan() { "-".to_owned() } else { format!("{ratio:.2}") };
             let shown = [shown(dory), shown(dockerd), shown(floor)];
-            println!("{what:52} {:>26} {:>26} {ratio:>8.2} {:>24}", shown[0], shown[1], shown[2]);
+            println!("{what:52} {:>26} {:>26} {ratio:>8} {:>24}", shown[0], shown[1], shown[2]);
         }
     }
 }

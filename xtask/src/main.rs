@@ -82,6 +82,15 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Dory with many containers: listing, inspecting, starting, opening.
+    Scale {
+        /// How many there are.
+        #[arg(long, default_value_t = 10_000)]
+        stopped: usize,
+        /// How many of them run.
+        #[arg(long, default_value_t = 500)]
+        running: usize,
+    },
 }
 
 fn main() -> Result<()> {
@@ -100,6 +109,10 @@ fn main() -> Result<()> {
             test::bench(&[vec!["--network".to_owned()], arguments].concat())
         }
         Verb::Bench(Bench::Images { arguments }) => test::bench_images(&arguments),
+        Verb::Bench(Bench::Scale { stopped, running }) => {
+            let (stopped, running) = (stopped.to_string(), running.to_string());
+            test::bench(&["--stopped".to_owned(), stopped, "--running".to_owned(), running])
+        }
         Verb::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
     }

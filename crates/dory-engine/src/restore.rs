@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use dory_cgroup::CgroupError;
 use dory_runtime::protocol::ShimState;
 use dory_types::{ContainerId, Timestamp};
 
 use crate::container::{Container, Status, stored_exit};
 use crate::engine::{Engine, Inner, blocking};
-use crate::{EngineError, Result};
+use crate::{EngineError, ErrorKind, Result};
 
 /// A container that was found, and its shim where it runs.
 struct Found {
@@ -102,6 +103,21 @@ fn wants_restart_at_open(container: &Container) -> bool {
     }
 }
 
+/// Freezes or thaws a container that runs, as its record says: the last engine may have died between the one and the
+/// other, or while it committed the container.
+fn settle_freezer(container: &Container) {
+    let record = container.record();
+    let Some(run) = record.present_run() else { return };
+    let settled = if record.state.paused { run.group.freeze() } else { run.group.thaw() };
+    match settled {
+        // Where nothing can be frozen nothing is.
+        Ok(()) | Err(CgroupError::NotAvailable(_)) => {}
+        Err(error) => {
+            tracing::warn!(container.id = %container.id, %error, "Cannot freeze or thaw a container as it should be");
+        }
+    }
+}
+
 impl Inner {
     fn find_containers(&self) -> Result<Vec<Found>> {
         let mut found = Vec::new();
@@ -110,6 +126,7 @@ impl Inner {
                 Ok(Some(container)) => found.push(self.find_shim(container)?),
                 // The engine died between making the files and writing the record: nobody was ever told of it.
                 Ok(None) => self.discard(&id),
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
                 Err(error) => {
                     tracing::error!(container.id = %id, %error, "A container's record cannot be used; its files stay");
                 }
@@ -118,10 +135,18 @@ impl Inner {
         Ok(found)
     }
 
+    /// `None` where there is no record; `Unavailable` where nobody knows because this process lacks what reading takes.
     fn find_container(&self, id: &ContainerId) -> Result<Option<Arc<Container>>> {
         let Some(snapshot) = self.store.snapshot(id) else { return Ok(None) };
-        let container = Container::read(snapshot.directory, self.runtime_directory(id))
-            .map_err(|error| EngineError::failed("cannot read the container's record", error))?;
+        let read = Container::read(snapshot.directory, self.runtime_directory(id));
+        let container = read.map_err(|error| match error.is_scarcity() {
+            // The record may be as good as any: an engine without its container would look like one that lost it.
+            true => EngineError::new(
+                ErrorKind::Unavailable,
+                format!("cannot tell whether container {id} runs: {}", crate::error::chain(&error)),
+            ),
+            false => EngineError::failed("cannot read the container's record", error),
+        })?;
         let Some(container) = container else { return Ok(None) };
         let container = Arc::new(container);
         let record = container.record();
@@ -147,6 +172,7 @@ impl Inner {
         if let Some((state, _)) = &monitor {
             container.update(|record| {
                 let known = record.state.running && !record.state.restarting;
+                record.state.paused &= !std::mem::take(&mut record.paused_for_commit);
                 record.state.status = if record.state.paused { Status::Paused } else { Status::Running };
                 record.state.running = true;
                 record.state.restarting = false;
@@ -156,6 +182,7 @@ impl Inner {
                     record.state.started_at = Timestamp::now();
                 }
             });
+            settle_freezer(&container);
             container.live().attachable = true;
             // On a full disk, too, an engine opens: the shim will be asked again.
             if let Err(error) = container.save() {

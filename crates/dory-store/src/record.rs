@@ -83,6 +83,16 @@ pub enum RecordError {
     },
 }
 
+impl RecordError {
+    /// True where the reader had no descriptors or memory left: that says nothing about the record.
+    pub fn is_scarcity(&self) -> bool {
+        use rustix::io::Errno;
+        let (Self::Read { source, .. } | Self::Write { source, .. }) = self else { return false };
+        let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+        source.raw_os_error().is_some_and(|error| scarce.iter().any(|known| known.raw_os_error() == error))
+    }
+}
+
 /// The file's outer form, when it is read.
 #[derive(Deserialize)]
 struct Envelope<'a> {

@@ -218,10 +218,15 @@ impl Store {
             let id = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<ContainerId>().ok());
             let Some(id) = id else { continue };
             let directory = directory::open_child(&self.containers, &name).map_err(error)?;
-            let record = read_record(&directory, RECORD).unwrap_or_else(|error| {
-                tracing::warn!(container.id = %id, %error, "A snapshot's record is torn");
-                Some(SnapshotRecord::default())
-            });
+            let record = match read_record(&directory, RECORD) {
+                // Not torn: nobody may take the layers from a container because there were no descriptors.
+                Err(error) if error.is_scarcity() => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(container.id = %id, %error, "A snapshot's record is torn");
+                    Some(SnapshotRecord::default())
+                }
+                Ok(record) => record,
+            };
             if let Some(record) = record {
                 snapshots.insert(id, record);
             }

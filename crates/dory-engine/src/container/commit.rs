@@ -66,13 +66,16 @@ impl Engine {
         }
         let config = commit_config(&record.config, options.config.as_ref(), &options.changes)?;
         let mut freezes = options.pause && record.runs() && !record.state.paused;
+        container.update(|record| record.paused_for_commit = freezes);
         // Where there is no control group nothing can be frozen, and `pause` is what clients send unasked.
         if freezes && let Err(error) = self.set_paused(&container, true).await {
             tracing::warn!(container.id = %container.id, %error, "A container is committed while it runs");
+            container.update(|record| record.paused_for_commit = false);
             freezes = false;
         }
         let (inner, from) = (Arc::clone(&self.inner), Arc::clone(&container));
         let committed = blocking(move || inner.commit(&from, config, &options, target.as_ref())).await;
+        container.update(|record| record.paused_for_commit = false);
         // Not where it was killed meanwhile: the end of the process thawed it.
         if freezes
             && container.record().state.paused

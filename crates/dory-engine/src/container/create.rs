@@ -214,6 +214,7 @@ impl Inner {
                 state: ContainerState::default(),
                 restart_count: 0,
                 stopped_by_user: false,
+                paused_for_commit: false,
                 points,
                 user_namespace: user_namespace.clone(),
                 log,

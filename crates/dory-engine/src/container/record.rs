@@ -37,6 +37,9 @@ pub(crate) struct Record {
     pub(crate) restart_count: u32,
     /// A stop or kill was asked for: no restart policy but `always` at the engine's start goes against that.
     pub(crate) stopped_by_user: bool,
+    /// It is paused because it is being committed, and for no longer than that: an engine that finds it so thaws it.
+    #[serde(default)]
+    pub(crate) paused_for_commit: bool,
     pub(crate) points: Vec<Point>,
     /// Where the container's ids lie; fixed at creation, because its files belong to them.
     pub(crate) user_namespace: UserNamespace,

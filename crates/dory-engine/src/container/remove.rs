@@ -8,6 +8,8 @@ use dory_types::{ContainerName, Timestamp, VolumeName};
 use super::object::Container;
 use super::request::{PrunedContainers, RemoveOptions};
 use super::state::Status;
+use crate::config::HostConfig;
+use crate::config::json::GoSlice;
 use crate::engine::{Engine, Inner, blocking};
 use crate::filters::Filters;
 use crate::{EngineError, Result};
@@ -19,7 +21,7 @@ impl Engine {
     /// `Conflict` where it runs and `force` is not set.
     pub async fn remove_container(&self, reference: &str, options: RemoveOptions) -> Result<()> {
         if options.link {
-            return Err(EngineError::not_implemented("legacy links are not supported"));
+            return self.remove_link(reference).await;
         }
         let container = self.inner.registry.find(reference)?;
         let _lifecycle = container.lifecycle.lock().await;
@@ -59,6 +61,38 @@ impl Engine {
         Ok(())
     }
 
+    /// Removes the link that `reference` names by container and alias; both containers stay. A running one keeps the
+    /// names in its hosts file until it starts again.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none, `Internal` as with dockerd where `reference` names a container.
+    async fn remove_link(&self, reference: &str) -> Result<()> {
+        let reference = reference.trim_matches('/');
+        let no_such = || EngineError::not_found(format!("No such container: {reference}"));
+        let Some((parent, alias)) = reference.split_once('/') else {
+            self.inner.registry.find(reference)?;
+            return Err(EngineError::internal(
+                "Conflict, cannot remove the default link name of the container",
+            ));
+        };
+        let container = self.inner.registry.find(parent).map_err(|_| no_such())?;
+        let _lifecycle = container.lifecycle.lock().await;
+        let host = Arc::clone(&container.record().host_config);
+        let (removed, kept): (Vec<_>, Vec<_>) =
+            host.links.iter().cloned().partition(|link| link.rsplit('/').next() == Some(alias));
+        if removed.is_empty() {
+            return Err(no_such());
+        }
+        let changed = HostConfig { links: GoSlice(Some(kept)), ..HostConfig::clone(&host) };
+        container.update(|record| record.host_config = Arc::new(changed));
+        let target = Arc::clone(&container);
+        if let Err(error) = blocking(move || target.save()).await {
+            container.update(|record| record.host_config = host);
+            return Err(error);
+        }
+        Ok(())
+    }
+
     /// Gives a container another name.
     ///
     /// # Errors
@@ -71,8 +105,9 @@ impl Engine {
         let _lifecycle = container.lifecycle.lock().await;
         let old = container.record().name.clone();
         let new: ContainerName = name.parse().map_err(|_| {
+            let name = name.strip_prefix('/').unwrap_or(name);
             EngineError::invalid(format!(
-                "Error when allocating new name: Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are \
+                "Error when allocating new name: Invalid container name (/{name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are \
                  allowed"
             ))
         })?;

@@ -7,6 +7,9 @@ use dory_cgroup::{DeviceNumber, DeviceRate, DeviceWeight, Resources};
 use crate::EngineError;
 use crate::config::{HostConfig, ThrottleDevice};
 
+/// The kernel's bounds of `cpu.shares`; what lies outside it moves to the nearest one without a word, and runc complains.
+const CPU_SHARES: std::ops::RangeInclusive<i64> = 2..=262_144;
+
 /// What was asked for by name; zero values ask for nothing. Device rules are added by the caller.
 pub(crate) fn resources(host: &HostConfig) -> Result<Resources, EngineError> {
     let positive = |value: i64| (value > 0).then_some(value as u64);
@@ -22,7 +25,7 @@ pub(crate) fn resources(host: &HostConfig) -> Result<Resources, EngineError> {
         memory_reservation: positive(host.memory_reservation),
         memory_swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
         oom_kill_disable: host.oom_kill_disable.filter(|disable| *disable),
-        cpu_shares: positive(host.cpu_shares),
+        cpu_shares: cpu_shares(host.cpu_shares)?,
         cpu_quota: (host.cpu_quota != 0).then_some(host.cpu_quota),
         cpu_period: positive(host.cpu_period),
         nano_cpus: (host.nano_cpus > 0).then_some(host.nano_cpus),
@@ -41,6 +44,21 @@ pub(crate) fn resources(host: &HostConfig) -> Result<Resources, EngineError> {
         blkio_device_write_iops: rates(&host.blkio_device_write_iops)?,
         devices: None,
     })
+}
+
+/// The texts are runc's, which dockerd passes on.
+fn cpu_shares(shares: i64) -> Result<Option<u64>, EngineError> {
+    let bounds = (CPU_SHARES.start(), CPU_SHARES.end());
+    match shares {
+        ..=0 => Ok(None),
+        shares if shares < *bounds.0 => {
+            Err(EngineError::internal(format!("the minimum allowed cpu-shares is {}", bounds.0)))
+        }
+        shares if shares > *bounds.1 => {
+            Err(EngineError::internal(format!("the maximum allowed cpu-shares is {}", bounds.1)))
+        }
+        shares => Ok(Some(shares.unsigned_abs())),
+    }
 }
 
 fn rates(devices: &[ThrottleDevice]) -> Result<Vec<DeviceRate>, EngineError> {

@@ -1,5 +1,6 @@
 //! What happens when the disk, its inodes or the descriptors are gone, and when there are some again.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -166,22 +167,22 @@ pub fn no_descriptors() {
 struct FewDescriptors(Rlimit);
 
 impl FewDescriptors {
-    /// Leaves room for `count` above the highest one that is open.
+    /// Leaves `count` numbers free: the lowest ones, which the kernel gives next.
     fn but(count: usize) -> Self {
-        let numbers = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-        let highest = numbers
-            .filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok())
-            .filter(|it| *it < 200)
-            .max();
+        let open: BTreeSet<u64> = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        let last = (0_u64..).filter(|number| !open.contains(number)).nth(count - 1).unwrap();
         let before = getrlimit(Resource::Nofile);
-        let current = Some(highest.unwrap() + 1 + count as u64);
-        setrlimit(Resource::Nofile, Rlimit { current, ..before.clone() }).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(last + 1), ..before }).unwrap();
         Self(before)
     }
 }
 
 impl Drop for FewDescriptors {
     fn drop(&mut self) {
-        let _ = setrlimit(Resource::Nofile, self.0.clone());
+        let _ = setrlimit(Resource::Nofile, self.0);
     }
 }

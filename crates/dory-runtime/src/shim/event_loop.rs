@@ -14,6 +14,7 @@ use rustix::event::epoll::EventFlags;
 use crate::protocol::{self, EXIT_RECORD_NAME, Event, ExitRecord};
 use crate::spec::Namespace;
 
+use super::log_state::LogState;
 use super::process::{CHUNK, Client, Read, RunningProcess, read_output};
 use super::registry::{Registry, Source};
 use super::start::Container;

@@ -309,12 +309,20 @@ impl Store {
         for (name, _) in directory::names(&self.volumes).map_err(error)? {
             let name = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<VolumeName>().ok());
             let Some(name) = name else { continue };
-            let Ok(directory) = directory::open_child(&self.volumes, name.as_str()) else { continue };
-            let record = read_record(&directory, RECORD).unwrap_or_else(|error| {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(volume = %name, error, "A volume's record is torn: its labels are lost");
-                None
-            });
+            let directory = match directory::open_child(&self.volumes, name.as_str()) {
+                Ok(directory) => directory,
+                Err(scarce @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(error(scarce)),
+                Err(_) => continue,
+            };
+            let record = match read_record(&directory, RECORD) {
+                Err(error) if error.is_scarcity() => return Err(error.into()),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(volume = %name, error, "A volume's record is torn: its labels are lost");
+                    None
+                }
+                Ok(record) => record,
+            };
             let unknown = || VolumeRecord {
                 created: Timestamp::ZERO,
                 labels: BTreeMap::new(),

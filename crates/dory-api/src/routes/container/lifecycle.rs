@@ -140,6 +140,15 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `DELETE /containers/{id}/{alias}`: such a name is that of a link.
+pub(super) async fn remove_link(
+    State(engine): State<Engine>,
+    Path((id, alias)): Path<(String, String)>,
+    query: Query,
+) -> Result<StatusCode, ApiError> {
+    remove(State(engine), Path(format!("{id}/{alias}")), query).await
+}
+
 /// `POST /containers/prune`.
 pub(super) async fn prune(
     State(engine): State<Engine>,
