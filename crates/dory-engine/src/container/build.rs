@@ -150,6 +150,7 @@ impl Inner {
             state: ContainerState::default(),
             restart_count: 0,
             stopped_by_user: false,
+            paused_for_commit: false,
             points: Vec::new(),
             user_namespace,
             log: LogConfig { driver: LogDriver::None, ..LogConfig::default() },
