@@ -47,17 +47,21 @@ async fn build(
     let options = Options::read(&query, &headers)?;
     let cancel = Cancel::new();
     let (sender, mut lines) = mpsc::channel(QUEUE);
-    let watched = (sender.clone(), cancel.clone());
     tokio::spawn(async move {
-        // Whoever hangs up wants the image no more.
-        watched.0.closed().await;
-        watched.1.cancel();
-    });
-    tokio::spawn(async move {
+        let (client, wanted) = (sender.clone(), cancel.clone());
         let ended = upload(body, |archive| {
             tokio::task::spawn_blocking(move || run(&engine, options, archive, &sender, &cancel))
         });
-        if let Err(error) = ended.await {
+        tokio::pin!(ended);
+        let ended = tokio::select! {
+            ended = &mut ended => ended,
+            () = client.closed() => {
+                // Whoever hangs up wants the image no more.
+                wanted.cancel();
+                ended.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::error!(%error, "A build's task ended early");
         }
     });

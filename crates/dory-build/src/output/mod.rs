@@ -1,5 +1,7 @@
 //! Where the result of a build goes.
 
+mod files;
+
 use std::fmt::Debug;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -92,17 +94,62 @@ pub(crate) fn write(
                 image(builder, images, names, *push, *insecure, outcome, teller, cancel)?;
             }
             Output::Local { directory } => {
-                return Err(unsupported(&format!("type=local,dest={}", directory.display())));
+                teller.during("exporting to client directory", Vec::new(), |_| {
+                    outcome.results.iter().try_for_each(|result| {
+                        let place = files::place(directory, result, outcome.results.len() > 1);
+                        files::local(&builder.store, result, &place)
+                            .map_err(|message| failed(&directory.display().to_string(), message))
+                    })
+                })?;
             }
-            Output::Tar { .. } => return Err(unsupported("type=tar")),
-            Output::Archive { .. } => return Err(unsupported("type=oci")),
+            Output::Tar { sink } => teller.during("exporting to client tarball", Vec::new(), |_| {
+                let open = || sink.open().map_err(|error| failed("tar", error.to_string()));
+                match outcome.results.as_slice() {
+                    [result] => {
+                        files::tar(&builder.store, result, open()?).map_err(|message| failed("tar", message))
+                    }
+                    _ => Err(BuildError::Unsupported(
+                        "an archive of several platforms is not supported".to_owned(),
+                    )),
+                }
+            })?,
+            Output::Archive { names, sink } => {
+                let names = if names.is_empty() { &request.names } else { names };
+                teller.during("exporting to docker image format", Vec::new(), |_| {
+                    archive(builder, names, sink, outcome)
+                })?;
+            }
         }
     }
     Ok(())
 }
 
-fn unsupported(output: &str) -> BuildError {
-    BuildError::Unsupported(format!("the output {output} is not supported yet"))
+fn failed(output: &str, message: String) -> BuildError {
+    BuildError::Output { output: output.to_owned(), message }
+}
+
+/// Writes the image as an archive. It is an image of the store for that, and gets the names there.
+fn archive(
+    builder: &Builder,
+    names: &[ImageReference],
+    sink: &Arc<dyn Sink>,
+    outcome: &mut Outcome,
+) -> Result<(), BuildError> {
+    for result in &outcome.results {
+        let layers = result.layers.clone();
+        let new = NewImage { config: &result.config_bytes, layers, references: names, parent: None };
+        builder.store.add_image(new)?;
+        let saved: Vec<String> = match names {
+            [] => vec![result.id.to_string()],
+            names => names.iter().map(ToString::to_string).collect(),
+        };
+        let mut sink = sink.open().map_err(|error| failed("archive", error.to_string()))?;
+        builder.store.save(&saved, &mut sink)?;
+        sink.flush().map_err(|error| failed("archive", error.to_string()))?;
+        let digest = format!("sha256:{}", result.id);
+        outcome.metadata.insert("containerimage.config.digest".to_owned(), digest.into());
+    }
+    Ok(())
 }
 
 /// Keeps the result as an image of the store.
