@@ -6,6 +6,8 @@
 
 mod create_body;
 mod dns_question;
+mod dockerfile;
+mod ignore_file;
 mod image_archive;
 mod image_config;
 mod image_reference;
@@ -23,6 +25,8 @@ mod websocket;
 
 pub use create_body::create_body;
 pub use dns_question::dns_question;
+pub use dockerfile::dockerfile;
+pub use ignore_file::ignore_file;
 pub use image_archive::image_archive;
 pub use image_config::image_config;
 pub use image_reference::image_reference;
@@ -45,6 +49,8 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("create_body", create_body),
     ("dns_question", dns_question),
+    ("dockerfile", dockerfile),
+    ("ignore_file", ignore_file),
     ("image_archive", image_archive),
     ("image_config", image_config),
     ("image_reference", image_reference),

@@ -2,6 +2,7 @@
 //!
 //! Nothing here fails for being slow: the numbers are for people.
 
+pub mod builds;
 pub mod images;
 mod network;
 mod scale;

@@ -39,6 +39,8 @@ enum Verb {
     Bench(bench::BenchArguments),
     /// Measure what images take, beside dockerd, podman and plain tools.
     BenchImages(bench::images::ImagesArguments),
+    /// Measure what builds take, beside dockerd and Buildah.
+    BenchBuilds(bench::builds::BuildsArguments),
     /// Make the same things on dory and on dockerd, and report what they answer differently.
     Inspector(inspector::InspectorArguments),
     /// Compare two file trees in everything that an image can say of a file.
@@ -121,6 +123,7 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
         Verb::BenchImages(arguments) => bench::images::run(&arguments).map(|()| true),
+        Verb::BenchBuilds(arguments) => bench::builds::run(&arguments).map(|()| true),
         Verb::Inspector(arguments) => inspector::run(&arguments),
         Verb::Compare { left, right } => compare::trees(&left, &right).map(|found| {
             found.iter().for_each(|difference| println!("{difference}"));

@@ -73,6 +73,9 @@ enum Bench {
     /// Networks: throughput, what a network costs a start, a page of a sibling by name, two hundred containers on one.
     Network {
         /// For example `--rounds 50`.
+    /// Builds: five stages, a hundred thousand files, a large file; beside dockerd's BuildKit and Buildah.
+    Build {
+        /// For example `--without buildah` or `project`; they go to `dory-tests bench-builds`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -108,6 +111,7 @@ fn main() -> Result<()> {
         Verb::Bench(Bench::Network { arguments }) => {
             test::bench(&[vec!["--network".to_owned()], arguments].concat())
         }
+        Verb::Bench(Bench::Build { arguments }) => test::bench_build(&arguments),
         Verb::Bench(Bench::Images { arguments }) => test::bench_images(&arguments),
         Verb::Bench(Bench::Scale { stopped, running }) => {
             let (stopped, running) = (stopped.to_string(), running.to_string());

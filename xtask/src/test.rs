@@ -163,6 +163,23 @@ pub fn bench(arguments: &[String]) -> Result<()> {
     run(&mut command)
 }
 
+/// Measures builds with the release binary, beside dockerd and Buildah.
+///
+/// # Errors
+/// An engine does not start, or a build fails.
+pub fn bench_build(arguments: &[String]) -> Result<()> {
+    let tools = setup::tools()?;
+    crate::debian::install(&["buildah"])?;
+    let dory = release()?;
+    let images = images::make(Some(&dory))?;
+    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    command
+        .args(["bench-builds", "--dockerd", "/usr/sbin/dockerd"])
+        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools, Path::new("--images"), &images])
+        .args(arguments);
+    run(&mut command)
+}
+
 /// Measures what images take.
 ///
 /// # Errors
