@@ -96,7 +96,8 @@ impl Site<'_> {
     /// # Errors
     /// The client cannot start, or what was built cannot be saved.
     pub fn build(&self, builder: Builder, recipe: &Recipe) -> Result<Outcome> {
-        let context = self.work.join("context");
+        // dockerd's BuildKit remembers files by the context's path, and takes those of the same size and time for the same.
+        let context = self.work.join("contexts").join(&recipe.name);
         recipe.lay_out(&context)?;
         let archive = self.work.join(format!("{}-{}.tar", recipe.name, builder.name()));
         let line = match builder {

@@ -93,6 +93,7 @@ impl Recipe {
     /// A file cannot be copied, or a `#@before` fails.
     pub fn lay_out(&self, to: &Path) -> Result<()> {
         let _ = std::fs::remove_dir_all(to);
+        std::fs::create_dir_all(to)?;
         copy(&self.folder, to).with_context(|| format!("cannot copy `{}`", self.folder.display()))?;
         for line in &self.before {
             let status = Command::new("sh").args(["-euc", line]).current_dir(to).status()?;
