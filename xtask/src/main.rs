@@ -73,6 +73,9 @@ enum Bench {
     /// Networks: throughput, what a network costs a start, a page of a sibling by name, two hundred containers on one.
     Network {
         /// For example `--rounds 50`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds: five stages, a hundred thousand files, a large file; beside dockerd's BuildKit and Buildah.
     Build {
         /// For example `--without buildah` or `project`; they go to `dory-tests bench-builds`.
