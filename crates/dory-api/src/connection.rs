@@ -18,6 +18,8 @@ use tokio::sync::watch;
 
 use crate::dispatch::Dispatcher;
 use crate::hijack::{Hijack, Tunnel};
+use crate::http2;
+use crate::preface::{self, Protocol};
 use crate::socket::{SharedSocket, Socket};
 
 /// How long a client may take to send a request's head; also the longest idle time of a connection. dockerd's own
@@ -83,9 +85,34 @@ enum End {
 }
 
 /// Serves requests on `socket` until the client closes it, or `shutdown` turns true and no request is in progress.
-pub(crate) async fn serve(socket: Socket, dispatcher: Dispatcher, mut shutdown: watch::Receiver<bool>) {
+pub(crate) async fn serve(mut socket: Socket, dispatcher: Dispatcher, mut shutdown: watch::Receiver<bool>) {
+    let mut stopping = Box::pin(async move {
+        // An error means that the server itself is gone.
+        let _ = shutdown.wait_for(|stop| *stop).await;
+    });
+    let detected = tokio::select! {
+        detected = tokio::time::timeout(HEADER_TIMEOUT, preface::detect(&mut socket)) => detected,
+        () = &mut stopping => return,
+    };
+    match detected {
+        Ok(Ok((Protocol::Http1, early))) => serve_http1(socket, early, dispatcher, stopping).await,
+        Ok(Ok((Protocol::Http2, early))) => {
+            http2::serve(Tunnel::new(socket, early), dispatcher, stopping).await;
+        }
+        // Nothing was asked, so nobody waits for an answer.
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// Serves HTTP/1.1, of which `early` has been read.
+async fn serve_http1(
+    socket: Socket,
+    early: Bytes,
+    dispatcher: Dispatcher,
+    mut stopping: Pin<Box<impl Future<Output = ()>>>,
+) {
     let signals = SharedSignals::default();
-    let shared = SharedSocket::new(socket);
+    let shared = SharedSocket::new(socket, early);
     let service = ConnectionService { dispatcher, signals: signals.clone() };
     let mut connection = http1::Builder::new()
         .half_close(true)
@@ -96,10 +123,6 @@ pub(crate) async fn serve(socket: Socket, dispatcher: Dispatcher, mut shutdown: 
         .title_case_headers(true)
         .serve_connection(TokioIo::new(shared.clone()), service);
 
-    let mut stopping = Box::pin(async move {
-        // An error means that the server itself is gone.
-        let _ = shutdown.wait_for(|stop| *stop).await;
-    });
     let mut stopped = false;
     let end = poll_fn(|context| {
         if !stopped && stopping.as_mut().poll(context).is_ready() {

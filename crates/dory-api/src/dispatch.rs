@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use dory_buildkit::BuildKit;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use tower::ServiceExt;
@@ -18,6 +19,7 @@ use crate::version::{ApiVersion, negotiate};
 pub(crate) struct Dispatcher {
     router: Router,
     headers: Arc<HeaderMap>,
+    buildkit: Option<BuildKit>,
 }
 
 impl Dispatcher {
@@ -32,7 +34,17 @@ impl Dispatcher {
         headers.insert(HeaderName::from_static("docker-experimental"), HeaderValue::from_static("false"));
         headers.insert(HeaderName::from_static("ostype"), HeaderValue::from_static("linux"));
         headers.insert(http::header::SERVER, server);
-        Self { router, headers: Arc::new(headers) }
+        Self { router, headers: Arc::new(headers), buildkit: None }
+    }
+
+    /// The same with BuildKit beside the routes, for connections that speak HTTP/2.
+    pub(crate) fn with_buildkit(self, buildkit: BuildKit) -> Self {
+        Self { buildkit: Some(buildkit), ..self }
+    }
+
+    /// BuildKit, where there is one.
+    pub(crate) fn buildkit(&self) -> Option<&BuildKit> {
+        self.buildkit.as_ref()
     }
 
     /// Answers one request.

@@ -47,6 +47,8 @@ impl StreamKind {
 pub enum UpgradeForm {
     /// `Upgrade: tcp`, answered with 101.
     Upgrade,
+    /// `Upgrade: h2c`, answered with 101: what follows is HTTP/2 (BuildKit's gRPC).
+    Http2,
     /// `Upgrade: websocket`, answered with 101 and this `Sec-WebSocket-Accept`.
     WebSocket(String),
     /// No such header, answered with 200.
@@ -85,7 +87,9 @@ impl Hijack {
     {
         let handover: Handover = Box::new(move |tunnel| Box::pin(handover(tunnel)));
         let mut response = match form {
-            UpgradeForm::Upgrade | UpgradeForm::WebSocket(_) => StatusCode::SWITCHING_PROTOCOLS,
+            UpgradeForm::Upgrade | UpgradeForm::Http2 | UpgradeForm::WebSocket(_) => {
+                StatusCode::SWITCHING_PROTOCOLS
+            }
             UpgradeForm::Plain => StatusCode::OK,
         }
         .into_response();
@@ -111,6 +115,7 @@ impl Hijack {
             UpgradeForm::Upgrade => {
                 b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n".as_slice()
             }
+            UpgradeForm::Http2 => b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n",
             UpgradeForm::WebSocket(_) => {
                 b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             }
@@ -120,6 +125,7 @@ impl Hijack {
             UpgradeForm::WebSocket(accept) => {
                 head.extend_from_slice(format!("Sec-WebSocket-Accept: {accept}\r\n").as_bytes());
             }
+            UpgradeForm::Http2 => {}
             _ => head.extend_from_slice(format!("Content-Type: {content_type}\r\n").as_bytes()),
         }
         // axum has given the empty response a length.

@@ -13,6 +13,7 @@
 //! - Memory per connection is bounded: JSON bodies are limited, archives and streams are passed on in pieces.
 //! - What dory does not do is answered with 501 and a message that names it, never with 404.
 
+mod builds;
 mod connection;
 #[cfg(test)]
 mod connection_tests;
@@ -23,7 +24,9 @@ mod framed;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod hijack;
+mod http2;
 mod json;
+mod preface;
 mod query;
 mod routes;
 mod server;

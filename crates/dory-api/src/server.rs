@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::builds;
 use crate::connection;
 use crate::dispatch::Dispatcher;
 use crate::routes;
@@ -102,10 +103,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// The API of `engine`.
+    /// The API of `engine`. Called on the runtime that serves it.
     pub fn new(engine: Engine) -> Self {
         let version = engine.version().version;
-        Self { dispatcher: Dispatcher::new(routes::router(engine), &version) }
+        let buildkit = builds::buildkit(&engine);
+        let router = routes::router(engine, &buildkit);
+        Self { dispatcher: Dispatcher::new(router, &version).with_buildkit(buildkit) }
     }
 
     /// Serves on every listener until `shutdown` completes; then takes no new connections, ends streams, and lets

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -121,13 +122,15 @@ pub(crate) struct SharedSocket(Arc<Mutex<Shared>>);
 #[derive(Debug)]
 struct Shared {
     socket: Socket,
+    /// What was read before hyper had the socket.
+    early: Bytes,
     /// The last write had to wait: hyper still holds bytes of an earlier response.
     write_blocked: bool,
 }
 
 impl SharedSocket {
-    pub(crate) fn new(socket: Socket) -> Self {
-        Self(Arc::new(Mutex::new(Shared { socket, write_blocked: false })))
+    pub(crate) fn new(socket: Socket, early: Bytes) -> Self {
+        Self(Arc::new(Mutex::new(Shared { socket, early, write_blocked: false })))
     }
 
     /// True while bytes of a response wait for the client to read.
@@ -137,7 +140,8 @@ impl SharedSocket {
 
     /// [`Socket::poll_end`] of the socket.
     pub(crate) fn poll_end(&self, context: &mut Context<'_>) -> Poll<bool> {
-        self.lock().socket.poll_end(context)
+        let mut shared = self.lock();
+        if shared.early.is_empty() { shared.socket.poll_end(context) } else { Poll::Ready(false) }
     }
 
     /// The socket, once nobody else holds it.
@@ -157,7 +161,13 @@ impl AsyncRead for SharedSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.lock().socket).poll_read(context, buffer)
+        let mut shared = self.lock();
+        if shared.early.is_empty() {
+            return Pin::new(&mut shared.socket).poll_read(context, buffer);
+        }
+        let length = shared.early.len().min(buffer.remaining());
+        buffer.put_slice(&shared.early.split_to(length));
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,7 +1,8 @@
 //! One line of comma-separated fields (RFC 4180), as `--mount` has them.
 
-/// The fields; `None` where a quote is out of place or open.
-pub(crate) fn fields(line: &str) -> Option<Vec<String>> {
+/// The fields of a line of comma-separated values; `None` where a quote is out of place or open.
+#[must_use]
+pub fn fields(line: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = line;
     loop {

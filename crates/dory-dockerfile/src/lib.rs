@@ -30,6 +30,7 @@ mod statement;
 mod words;
 
 pub use check::{CheckOptions, Warning, check};
+pub use csv::fields as csv_fields;
 pub use error::{ExpansionError, ExpansionErrorKind, LineRange, ParseError, SyntaxError};
 pub use expand::{EXPANSION_LENGTH_MAX, Expansion, Lexer, Variables};
 pub use glob::{Glob, GlobError};

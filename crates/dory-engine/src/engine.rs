@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use dory_cgroup::{Hierarchies, Manager};
@@ -132,6 +132,16 @@ impl Engine {
         if let Err(error) = removed.await {
             tracing::warn!(%error, "Cannot clean up");
         }
+    }
+
+    /// The engine's id, the same for as long as its data.
+    pub fn id(&self) -> &str {
+        &self.inner.identity.id
+    }
+
+    /// Where its data are.
+    pub fn data_root(&self) -> &Path {
+        &self.inner.options.data_root
     }
 
     /// True where no container runs and none is about to (for an engine that goes away when idle).

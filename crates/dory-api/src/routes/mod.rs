@@ -2,6 +2,7 @@
 
 mod body;
 mod build;
+mod buildkit;
 pub(crate) mod container;
 mod events;
 mod exec;
@@ -14,12 +15,13 @@ mod unsupported;
 mod volume;
 
 use axum::Router;
+use dory_buildkit::BuildKit;
 use dory_engine::Engine;
 
 use crate::error::ApiError;
 
-/// All routes over `engine`.
-pub(crate) fn router(engine: Engine) -> Router {
+/// All routes over `engine` and its `buildkit`.
+pub(crate) fn router(engine: Engine, buildkit: &BuildKit) -> Router {
     let router = Router::new()
         .merge(system::routes())
         .merge(events::routes())
@@ -30,6 +32,7 @@ pub(crate) fn router(engine: Engine) -> Router {
         .merge(registry::routes())
         .merge(volume::routes())
         .merge(network::routes())
+        .merge(buildkit::routes(buildkit))
         .merge(unsupported::routes());
     with_fallbacks(router.with_state(engine))
 }

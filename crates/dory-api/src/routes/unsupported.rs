@@ -25,9 +25,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/swarm/init", refuse(MethodFilter::POST, "swarm mode (docker swarm init)"))
         .route("/swarm/join", refuse(MethodFilter::POST, "swarm mode (docker swarm join)"))
         .route("/plugins", get(async || Json::<[(); 0]>([])))
-        .route("/plugins/{*name}", any(async || ApiError::not_supported("managed plugins (docker plugin)")))
-        .route("/session", refuse(MethodFilter::POST, "BuildKit (POST /session)"))
-        .route("/grpc", refuse(MethodFilter::POST, "BuildKit (POST /grpc)"));
+        .route("/plugins/{*name}", any(async || ApiError::not_supported("managed plugins (docker plugin)")));
     for path in SWARM_OBJECTS {
         router =
             router.route(path, any(not_a_manager)).route(&format!("{path}/{{*rest}}"), any(not_a_manager));

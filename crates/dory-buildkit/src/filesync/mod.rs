@@ -25,7 +25,9 @@ mod tests;
 
 pub use context::SessionContext;
 pub use directories::{ContextDirectories, Lease};
-pub use entry::{Entry, EntryKind, InvalidStat};
-pub use packet::{Conversation, PacketStream};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use packet::Conversation;
+pub use packet::PacketStream;
+#[cfg(any(test, feature = "fuzzing"))]
 pub use receive::{ReceiveError, Received, receive};
 pub use send::{SendError, send};

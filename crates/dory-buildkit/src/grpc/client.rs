@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -164,8 +163,3 @@ fn begin(response: Response<Incoming>) -> Result<State, Status> {
 
 /// Bytes that go to the other side in one message: gRPC's default limit is 4 MiB.
 pub const CHUNK: usize = 1 << 20;
-
-/// The pieces of `bytes` that fit into a message each.
-pub fn chunks(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(CHUNK))))
-}

@@ -13,9 +13,9 @@ mod tests;
 
 use std::time::Duration;
 
-pub use client::{Answers, CHUNK, Channel, chunks};
-pub use message::{Messages, Outgoing, Sender};
-pub use server::{Answer, Call, Reply, Service, answer, is_call, serve};
+pub use client::{Answers, CHUNK, Channel};
+pub use message::{Outgoing, Sender};
+pub use server::{Answer, Call, Reply, Service, answer, connection_builder, is_call, serve};
 pub use status::{Code, Status};
 
 /// Bytes on their way that nobody has read yet, for a stream and for the connection. Contexts come over these: HTTP/2's

@@ -36,6 +36,11 @@ impl Call {
         &self.method
     }
 
+    /// All metadata.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.metadata
+    }
+
     /// A text among the metadata.
     pub fn metadata(&self, name: &str) -> Option<&str> {
         self.metadata.get(name)?.to_str().ok()
@@ -101,15 +106,19 @@ where
         let service = service.clone();
         async move { Ok::<_, Infallible>(answer(service, request).await) }
     });
-    http2::Builder::new(TokioExecutor::new())
+    connection_builder().serve_connection(TokioIo::new(stream), answer).await.map_err(io::Error::other)
+}
+
+/// A server of HTTP/2 as calls need it.
+pub fn connection_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), answer)
-        .await
-        .map_err(io::Error::other)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    builder
 }
 
 /// Whether a request is a call of gRPC's.

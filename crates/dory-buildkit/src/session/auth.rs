@@ -4,27 +4,16 @@ use std::io;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::filesync::v1::{CredentialsRequest, CredentialsResponse};
+use dory_registry::{Credentials, Secret};
 use tokio::runtime::Handle;
 
 use super::Session;
 use crate::grpc::Code;
 
 const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
-
-/// A name and a password; without a name, the password is an identity token.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The name of the account; empty with a token.
-    pub username: String,
-    /// Password or token.
-    pub secret: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
+/// Docker Hub, and the host of it that clients keep credentials for.
+const HUB: &str = "docker.io";
+const HUB_HOST: &str = "registry-1.docker.io";
 
 /// Credentials of one client.
 #[derive(Debug, Clone)]
@@ -39,19 +28,28 @@ impl SessionCredentials {
         Self { session, runtime }
     }
 
-    /// What the client has for `host`; nothing where it has nothing. Blocks.
+    /// What the client has for the registry `domain`; anonymous where it has nothing. Blocks.
     ///
     /// # Errors
     /// A client that does not answer.
-    pub fn of(&self, host: &str) -> io::Result<Option<Credentials>> {
-        let Ok(channel) = self.session.channel(CREDENTIALS) else { return Ok(None) };
+    pub fn of(&self, domain: &str) -> io::Result<Credentials> {
+        let Ok(channel) = self.session.channel(CREDENTIALS) else { return Ok(Credentials::Anonymous) };
+        let host = if domain == HUB { HUB_HOST } else { domain };
         let question = CredentialsRequest { host: host.to_owned() };
         let answer = self.runtime.block_on(channel.unary::<_, CredentialsResponse>(CREDENTIALS, &question));
         match answer {
-            Ok(answer) if answer.secret.is_empty() && answer.username.is_empty() => Ok(None),
-            Ok(answer) => Ok(Some(Credentials { username: answer.username, secret: answer.secret })),
+            Ok(answer) if answer.secret.is_empty() => Ok(Credentials::Anonymous),
+            // Without a name, the secret is an identity token.
+            Ok(answer) if answer.username.is_empty() => {
+                Ok(Credentials::IdentityToken(Secret::new(answer.secret)))
+            }
+            Ok(answer) => {
+                Ok(Credentials::Basic { username: answer.username, password: Secret::new(answer.secret) })
+            }
             // Clients without a configuration have no such service, or nothing for the host.
-            Err(status) if matches!(status.code(), Code::Unimplemented | Code::NotFound) => Ok(None),
+            Err(status) if matches!(status.code(), Code::Unimplemented | Code::NotFound) => {
+                Ok(Credentials::Anonymous)
+            }
             Err(status) => Err(io::Error::other(status)),
         }
     }

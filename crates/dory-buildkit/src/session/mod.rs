@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::grpc::{Channel, Code, Status};
 
-pub use auth::{Credentials, SessionCredentials};
+pub use auth::SessionCredentials;
 pub use export::{DirectoryExport, StreamExport};
 pub use registry::Sessions;
 pub use secrets::SessionSecrets;

@@ -23,7 +23,7 @@ pub fn upload(
     host: &str,
     path: &str,
     runtime: Handle,
-) -> Result<impl Read + Send, Status> {
+) -> Result<impl Read + Send + use<>, Status> {
     let channel = session.channel(PULL)?;
     let (sender, answers) = channel.stream(PULL, &[(PATH, path), (HOST, host)])?;
     Ok(Upload { _open: sender, answers, piece: io::Cursor::default(), runtime })

@@ -1,0 +1,61 @@
+//! `docker buildx du` and `docker buildx prune`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageResponse, PruneRequest, UsageRecord};
+
+use crate::grpc::{Code, Reply, Status};
+use crate::host::{CacheRecord, Host, PruneOptions};
+use crate::status::to_timestamp;
+
+/// What is in the cache.
+pub(super) async fn disk_usage(host: &Arc<dyn Host>) -> Result<Reply, Status> {
+    let host = host.clone();
+    let records = blocking(move || host.cache()).await?;
+    Ok(Reply::of(&DiskUsageResponse { record: records.into_iter().map(usage).collect() }))
+}
+
+/// Removes from the cache, and tells what.
+pub(super) async fn prune(host: &Arc<dyn Host>, request: PruneRequest) -> Result<Reply, Status> {
+    let host = host.clone();
+    let options = PruneOptions {
+        all: request.all,
+        unused_for: Duration::from_nanos(u64::try_from(request.keep_duration).unwrap_or_default()),
+        keep_bytes: u64::try_from(request.reserved_space.max(request.max_used_space)).unwrap_or_default(),
+        filters: request.filter,
+    };
+    let removed = blocking(move || host.prune(&options)).await?;
+    Ok(Reply::stream(|sender| async move {
+        for record in removed {
+            sender.send(&usage(record)).await?;
+        }
+        Ok(())
+    }))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Status::unknown),
+        Err(error) => Err(Status::new(Code::Internal, error.to_string())),
+    }
+}
+
+fn usage(record: CacheRecord) -> UsageRecord {
+    UsageRecord {
+        id: record.id,
+        mutable: false,
+        in_use: record.in_use,
+        size: i64::try_from(record.size).unwrap_or(i64::MAX),
+        created_at: Some(to_timestamp(record.created)),
+        last_used_at: record.used.map(to_timestamp),
+        usage_count: i64::try_from(record.uses).unwrap_or(i64::MAX),
+        description: record.description,
+        record_type: record.kind,
+        shared: record.shared,
+        parents: record.parents,
+        ..UsageRecord::default()
+    }
+}
