@@ -2,12 +2,15 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
-use dory_build::context::Context;
+use dory_build::context::{ArchiveContext, Context};
 use dory_build::{BuildError, Cancel, ImagesError, Outcome, Progress, PullPolicy, Request};
 use dory_buildkit::{BuildKit, CacheRecord, Host, PruneOptions, ResolvedImage, SessionCredentials, Worker};
-use dory_engine::Engine;
-use dory_registry::Platform;
+use dory_engine::{CredentialSource, Engine};
+use dory_registry::{Credentials, Platform};
+use dory_store::BuildRecord;
+use dory_types::{Digest, Timestamp};
 use tokio::runtime::Handle;
 
 /// An engine that lends its builder.
@@ -19,48 +22,104 @@ pub(crate) fn buildkit(engine: &Engine) -> BuildKit {
     BuildKit::new(Arc::new(EngineHost(engine.clone())), engine.data_root(), Handle::current())
 }
 
+/// A client's credentials, as the engine asks for them.
+#[derive(Debug)]
+struct ClientCredentials(SessionCredentials);
+
+impl CredentialSource for ClientCredentials {
+    fn credentials(&self, domain: &str) -> Credentials {
+        self.0.of(domain).unwrap_or_else(|error| {
+            tracing::info!(registry = domain, error = %error, "A client does not tell its credentials");
+            Credentials::Anonymous
+        })
+    }
+}
+
+impl EngineHost {
+    fn images(&self, credentials: Option<SessionCredentials>) -> Option<Arc<dyn dory_build::Images>> {
+        credentials.map(|credentials| self.0.build_images(Arc::new(ClientCredentials(credentials))))
+    }
+}
+
 impl Host for EngineHost {
     fn build(
         &self,
-        _request: &Request,
-        _credentials: Option<SessionCredentials>,
-        _progress: &Arc<dyn Progress>,
-        _cancel: &Cancel,
+        request: &Request,
+        credentials: Option<SessionCredentials>,
+        progress: &Arc<dyn Progress>,
+        cancel: &Cancel,
     ) -> Result<Outcome, BuildError> {
-        Err(BuildError::Unsupported("building is not supported yet".to_owned()))
+        let request = Request { images: self.images(credentials), ..request.clone() };
+        self.0.builder().build(&request, progress, cancel)
     }
 
-    fn archive(&self, _source: Box<dyn Read + Send>) -> Result<Arc<dyn Context>, String> {
-        Err("a build context that is piped in is not supported yet".to_owned())
+    fn archive(&self, source: Box<dyn Read + Send>) -> Result<Arc<dyn Context>, String> {
+        Ok(Arc::new(ArchiveContext::new(self.0.builder().store().clone(), source)))
     }
 
     fn resolve(
         &self,
         reference: &str,
-        _platform: &Platform,
-        _pull: PullPolicy,
-        _credentials: Option<SessionCredentials>,
-        _cancel: &Cancel,
+        platform: &Platform,
+        pull: PullPolicy,
+        credentials: Option<SessionCredentials>,
+        cancel: &Cancel,
     ) -> Result<ResolvedImage, ImagesError> {
-        Err(ImagesError::NotFound { reference: reference.to_owned() })
+        let failed = |error: &dyn std::fmt::Display| ImagesError::Failed(error.to_string());
+        let images = self.images(credentials).ok_or_else(|| failed(&"nobody asks for the image"))?;
+        let found = images.find(reference, platform, pull, &|_, _, _, _| {}, cancel)?;
+        let image = self.0.builder().store().image(&found.id.to_string()).map_err(|error| failed(&error))?;
+        let config = serde_json::to_vec(&image.config).map_err(|error| failed(&error))?;
+        let digest = found.digest.unwrap_or_else(|| Digest::of(&config));
+        Ok(ResolvedImage { digest, config })
     }
 
     fn worker(&self) -> Worker {
-        let version = self.0.version();
         Worker {
             id: self.0.id().to_owned(),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            version: version.version,
-            host_gateway: None,
+            version: self.0.version().version,
+            host_gateway: self.0.host_gateway().map(|address| address.to_string()),
             platforms: vec![Platform::current()],
         }
     }
 
     fn cache(&self) -> Result<Vec<CacheRecord>, String> {
-        Ok(Vec::new())
+        let builder = self.0.builder();
+        Ok(builder.store().build_records().into_iter().map(|(key, record)| shown(key, record)).collect())
     }
 
-    fn prune(&self, _options: &PruneOptions) -> Result<Vec<CacheRecord>, String> {
-        Ok(Vec::new())
+    fn prune(&self, options: &PruneOptions) -> Result<Vec<CacheRecord>, String> {
+        if let Some(filter) = options.filters.first() {
+            return Err(format!("the filter `{filter}` of the build cache is not supported yet"));
+        }
+        if options.keep_bytes > 0 {
+            return Err("pruning the build cache down to a size is not supported yet".to_owned());
+        }
+        let builder = self.0.builder();
+        let mut records = builder.store().build_records();
+        records.retain(|(_, record)| is_unused(record.used, options.unused_for));
+        let keys: Vec<_> = records.iter().map(|(key, _)| *key).collect();
+        builder.store().forget_build_records(&keys).map_err(|error| error.to_string())?;
+        Ok(records.into_iter().map(|(key, record)| shown(key, record)).collect())
+    }
+}
+
+fn is_unused(used: Timestamp, unused_for: Duration) -> bool {
+    unused_for.is_zero() || Timestamp::now().since(used) >= unused_for
+}
+
+fn shown(key: Digest, record: BuildRecord) -> CacheRecord {
+    CacheRecord {
+        id: key.hex(),
+        parents: Vec::new(),
+        kind: record.kind,
+        description: record.description,
+        size: 0,
+        in_use: false,
+        shared: record.layer.is_some(),
+        created: record.created,
+        used: Some(record.used),
+        uses: record.uses,
     }
 }

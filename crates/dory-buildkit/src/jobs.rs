@@ -131,6 +131,11 @@ impl Jobs {
         Ok(Running { shared: self.0.clone(), job })
     }
 
+    /// The build `reference`, where there is one already.
+    pub fn find(&self, reference: &str) -> Option<Arc<Job>> {
+        self.0.lock().jobs.get(reference).cloned()
+    }
+
     /// The build `reference`, which may be about to begin.
     ///
     /// # Errors

@@ -32,6 +32,6 @@ mod status;
 pub use filesync::ContextDirectories;
 pub use grpc::{Code, Outgoing, Status, connection_builder, is_call};
 pub use host::{CacheRecord, Host, PruneOptions, ResolvedImage, Worker};
-pub use service::{BuildKit, Solved, TracedBuild};
+pub use service::{BuildKit, Solved, TracedBuild, TracedRequest};
 pub use session::SessionCredentials;
 pub use status::Follower;

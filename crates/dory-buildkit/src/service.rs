@@ -1,7 +1,7 @@
 //! Everything that BuildKit's clients find behind one connection.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,6 +36,31 @@ struct Services {
 
 /// What the client is told of a result.
 pub type Solved = Pin<Box<dyn Future<Output = Result<HashMap<String, String>, Status>> + Send>>;
+
+/// What a client asks for by `POST /build`.
+pub struct TracedRequest {
+    /// The client's id of the build; empty where it has none.
+    pub reference: String,
+    /// The session's id.
+    pub session: String,
+    /// Attributes of the frontend.
+    pub attributes: HashMap<String, String>,
+    /// Where the result goes: type and attributes each.
+    pub exporters: Vec<(String, HashMap<String, String>)>,
+    /// The build context, where it comes with the request.
+    pub archive: Option<Box<dyn Read + Send>>,
+}
+
+impl std::fmt::Debug for TracedRequest {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("TracedRequest")
+            .field("reference", &self.reference)
+            .field("session", &self.session)
+            .field("attributes", &self.attributes)
+            .finish_non_exhaustive()
+    }
+}
 
 /// A build whose story is told beside its result (docker 20.10's way).
 pub struct TracedBuild {
@@ -98,22 +123,21 @@ impl BuildKit {
         self.0.workshop.sessions.serve(headers, stream).await
     }
 
-    /// Builds for a client that asks by `POST /build`: `reference` is its id of the build, `exporters` are `(type, attributes)`.
+    /// Builds for a client that asks by `POST /build`.
     ///
     /// # Errors
-    /// A build of the same id, exporters and grants that cannot be.
-    pub fn solve(
-        &self,
-        reference: &str,
-        session: String,
-        attributes: HashMap<String, String>,
-        exporters: &[(String, HashMap<String, String>)],
-        entitlements: &[String],
-    ) -> Result<TracedBuild, Status> {
+    /// A build of the same id, exporters that cannot be.
+    pub fn solve(&self, request: TracedRequest) -> Result<TracedBuild, Status> {
+        let TracedRequest { mut reference, session, attributes, exporters, archive } = request;
         let mut wishes = Wishes::default();
         wishes.read_exporters(exporters.iter().map(|(kind, attributes)| (kind.as_str(), attributes)))?;
-        wishes.read_entitlements(entitlements)?;
-        let running = self.0.jobs.begin(reference, record("dockerfile.v0", &attributes, &[]))?;
+        if let Some(archive) = archive {
+            wishes.context = Some(self.0.workshop.host.archive(archive).map_err(Status::unknown)?);
+        }
+        if reference.is_empty() {
+            reference = format!("session-{session}");
+        }
+        let running = self.0.jobs.begin(&reference, record("dockerfile.v0", &attributes, &[]))?;
         let follower = running.job().log.follow();
         let services = self.0.clone();
         let result = Box::pin(async move {
@@ -129,11 +153,13 @@ impl BuildKit {
         Ok(TracedBuild { follower, result })
     }
 
-    /// Ends the build `reference`, where there is one.
-    pub async fn cancel(&self, reference: &str) {
-        if let Ok(job) = self.0.jobs.get(reference).await {
+    /// Ends the build `reference`; false where there is none.
+    pub fn cancel(&self, reference: &str) -> bool {
+        let job = self.0.jobs.find(reference);
+        job.is_some_and(|job| {
             job.cancel.cancel();
-        }
+            true
+        })
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Workshop {
 pub struct Wishes {
     /// Where the result goes.
     pub exporters: Vec<Exporter>,
+    /// The build context, where it does not come from the session.
+    pub context: Option<Arc<dyn Context>>,
     /// Notes for manifests.
     pub annotations: Vec<Annotation>,
     /// Where cached results are brought to.
@@ -127,12 +129,15 @@ impl Workshop {
 
     /// The builder's request.
     fn request(&self, read: Attributes, session: &Arc<Session>, wishes: Wishes) -> Result<Request, Status> {
+        let comes_along = wishes.context.is_some();
         let context = match &read.context {
+            _ if comes_along => wishes.context,
             None => Some(self.local(session, &read.context_name)),
             Some(source) => Some(self.files(session, "context", source)?),
         };
         // A context that comes from elsewhere has its Dockerfile along, unless the client gave one.
         let dockerfile = match &read.context {
+            _ if comes_along => None,
             Some(Source::Address(_)) if !read.explicit_dockerfile => None,
             _ => Some(self.local(session, &read.dockerfile)),
         };

@@ -11,6 +11,7 @@ use bollard_buildkit_proto::pb;
 use dory_build::{Event, Progress, Status, Stream};
 use dory_dockerfile::{LineRange, Warning};
 use dory_types::{Digest, Timestamp};
+use prost::Message;
 use tokio::sync::watch;
 
 /// Most bytes of one step's output that are kept; BuildKit's own limit.
@@ -169,6 +170,11 @@ impl Follower {
             // The log is ours too, so its sender cannot be gone.
             self.changed.changed().await.ok()?;
         }
+    }
+
+    /// The same as bytes.
+    pub async fn next_encoded(&mut self) -> Option<Vec<u8>> {
+        self.next().await.map(|message| message.encode_to_vec())
     }
 
     /// What is there; `Some(None)` at the end, `None` where there is nothing yet.

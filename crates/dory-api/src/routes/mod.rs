@@ -2,6 +2,7 @@
 
 mod body;
 mod build;
+mod build_trace;
 mod buildkit;
 pub(crate) mod container;
 mod events;
@@ -15,6 +16,8 @@ mod unsupported;
 mod volume;
 
 use axum::Router;
+use axum::middleware::from_fn;
+use build_trace::TracedBuilds;
 use dory_buildkit::BuildKit;
 use dory_engine::Engine;
 
@@ -34,7 +37,9 @@ pub(crate) fn router(engine: Engine, buildkit: &BuildKit) -> Router {
         .merge(network::routes())
         .merge(buildkit::routes(buildkit))
         .merge(unsupported::routes());
-    with_fallbacks(router.with_state(engine))
+    let traced = TracedBuilds::new(buildkit.clone());
+    let intercept = from_fn(move |request, next| traced.clone().intercept(request, next));
+    with_fallbacks(router.with_state(engine)).layer(intercept)
 }
 
 /// Answers what is no route, and a route with the wrong method, as dockerd does.

@@ -126,6 +126,13 @@ fn host_gateway(engine: &Inner, extra: &[ExtraHost]) -> Option<IpAddr> {
     bridge.and_then(|bridge| bridge.gateway()).map(IpAddr::V4)
 }
 
+impl crate::Engine {
+    /// The address by which containers reach the machine: what `host-gateway` stands for. None without a bridge.
+    pub fn host_gateway(&self) -> Option<IpAddr> {
+        self.inner.bridge.network().ok().and_then(|bridge| bridge.gateway()).map(IpAddr::V4)
+    }
+}
+
 fn extra_lines(extra: &[ExtraHost], gateway: Option<IpAddr>) -> String {
     extra
         .iter()
