@@ -27,10 +27,10 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/system/df", get(disk_usage))
 }
 
-/// Says what clients negotiate with. `Builder-Version: 2` lets them build with BuildKit.
+/// Says what clients negotiate with. `Builder-Version: 1` lets them build by the classic builder unless they prefer BuildKit.
 async fn ping() -> impl IntoResponse {
     let headers = [
-        ("builder-version", "2"),
+        ("builder-version", "1"),
         ("swarm", "inactive"),
         (CACHE_CONTROL.as_str(), "no-cache, no-store, must-revalidate"),
         (PRAGMA.as_str(), "no-cache"),
@@ -295,7 +295,7 @@ mod tests {
     async fn ping_says_what_clients_negotiate_with() {
         let response = ping().await.into_response();
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
-        assert_eq!((header("builder-version"), header("swarm")), ("2".to_owned(), "inactive".to_owned()));
+        assert_eq!((header("builder-version"), header("swarm")), ("1".to_owned(), "inactive".to_owned()));
         assert_eq!(header("cache-control"), "no-cache, no-store, must-revalidate");
         assert_eq!(header("content-type"), "text/plain; charset=utf-8");
     }
