@@ -77,6 +77,42 @@ pub(crate) fn decompress<'a, R: Read + Send + 'a>(
     }
 }
 
+/// What a file is for somebody who unpacks archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// A tar archive, by itself or compressed in a way that is known here.
+    Tar,
+    /// Compressed in this way, which is not; what is in it cannot be seen.
+    Unknown(&'static str),
+    /// Something else.
+    None,
+}
+
+/// Bytes of a member's header (POSIX.1-2017, pax "ustar Interchange Format").
+const HEADER: usize = 512;
+
+/// Finds out what `file` is, by its first bytes.
+pub fn archive_kind(file: impl Read + Send) -> ArchiveKind {
+    let Ok((start, source)) = sniff(file) else { return ArchiveKind::None };
+    let mut header = [0; HEADER];
+    let read = match Compression::of(&start) {
+        Compression::Bzip2 => return ArchiveKind::Unknown("bzip2"),
+        Compression::Xz => return ArchiveKind::Unknown("xz"),
+        compression => decompress(source, compression).and_then(|mut tar| tar.read_exact(&mut header)),
+    };
+    let parsed = tar::Header::from_byte_slice(&header);
+    // The checksum counts its own field as blanks.
+    let sum: u32 = header
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+        .sum();
+    match read.is_ok() && parsed.cksum().is_ok_and(|checksum| checksum == sum) {
+        true => ArchiveKind::Tar,
+        false => ArchiveKind::None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

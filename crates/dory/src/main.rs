@@ -3,6 +3,7 @@
 //! One program is everything: client, engine, shim, and pid 1 of a container. The role is decided here, before any thread
 //! exists, because shim and reaper fork.
 
+mod build;
 mod demo;
 mod dind;
 mod probe;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 /// Commands that this binary does itself; all others are the client's.
 const OWN_COMMANDS: &[(&str, &str)] = &[
     ("serve", "Run an engine that speaks the Docker Engine API"),
+    ("build", "Build an image from a Dockerfile with no engine"),
     ("demo", "Show engines inside containers inside engines"),
     ("doctor", "Say what the surroundings allow, and what to ask for where they do not"),
 ];
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Some(dory_runtime::stopped::ROLE) => exit_code(dory_runtime::stopped::main()),
         Some(dory_probe::PROBE_ROLE) => dory_probe::run_child_role(words.into_iter().skip(1)),
         Some("serve") => serve::main(&words),
+        Some("build") if !docker => build::main(&words),
         Some("demo") => demo::main(&words),
         Some("doctor") => probe::main(&words),
         _ => dory_cli::run(words, &program(docker)),

@@ -8,7 +8,10 @@ use std::io::{self, BufWriter, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dory_dockerfile::{IgnorePatterns, Inline};
-use dory_store::{Attributes, FileError, LayerArchive, LayerLease, Node, Store, View};
+use dory_store::{
+    ArchiveKind, Attributes, FileError, IdMap, LayerArchive, LayerLease, Node, Store, Tree, UnpackOptions,
+    View,
+};
 use dory_types::Digest;
 use rustix::fs::FileType;
 
@@ -57,6 +60,8 @@ pub(crate) struct CopyFiles<'a> {
     pub(crate) destination: &'a str,
     /// Directories of the paths are kept.
     pub(crate) parents: bool,
+    /// Archives among the files are unpacked where they would lie (`ADD`).
+    pub(crate) unpack: bool,
     pub(crate) exclude: Option<IgnorePatterns>,
     pub(crate) owner: Option<(u32, u32)>,
     pub(crate) permissions: Option<Permissions>,
@@ -75,6 +80,8 @@ struct Item {
     /// Directories that keep what the source's have (`--parents`): how many of the target's last components.
     kept: usize,
     is_directory: bool,
+    /// It is an archive, and what is in it is copied.
+    is_archive: bool,
 }
 
 /// A copy whose files are found.
@@ -126,10 +133,12 @@ impl<'a> CopyFiles<'a> {
             let view = self.source.as_ref().map(|source| &source.view);
             let node = view.map(|view| what.node(view)).transpose().map_err(failed(pattern))?.flatten();
             let is_directory = node.as_ref().is_some_and(Node::is_directory);
+            let is_archive = self.unpack && node.as_ref().map(is_archive).transpose()?.unwrap_or_default();
             let kept = if self.parents { kept_parents(pattern, &what.written) } else { Vec::new() };
             let target = match (is_directory, into) {
                 _ if self.parents => [resolved.clone(), kept.clone()].concat(),
                 (true, _) => resolved.clone(),
+                (false, _) if is_archive => resolved.clone(),
                 (false, true) => {
                     let name = what.written.last().cloned().unwrap_or_default();
                     [resolved.clone(), vec![name]].concat()
@@ -140,7 +149,7 @@ impl<'a> CopyFiles<'a> {
                 let message = format!("cannot copy to non-directory: {}", self.destination);
                 return Err(StepError::Copy { path: pattern.clone(), message });
             }
-            items.push(Item { what, target, kept: kept.len(), is_directory });
+            items.push(Item { what, target, kept: kept.len(), is_directory, is_archive });
         }
         let mut inlines = Vec::new();
         for inline in self.inlines {
@@ -190,7 +199,7 @@ impl PreparedCopy<'_> {
             key.part(&target.join(&b'/')).text(&inline.content);
         }
         for item in &self.items {
-            key.part(&item.target.join(&b'/')).number(item.kept as i64);
+            key.part(&item.target.join(&b'/')).number(item.kept as i64).number(i64::from(item.is_archive));
             self.item_key(item, &mut key)?;
         }
         Ok(key.digest())
@@ -228,13 +237,13 @@ impl PreparedCopy<'_> {
     pub(crate) fn layer(&self, store: &Arc<Store>) -> Result<LayerLease, StepError> {
         let layer = store.ingest_written(|sink| {
             let mut sink = BufWriter::with_capacity(BUFFER, sink);
-            self.write(&mut sink).map_err(io::Error::other)?;
+            self.write(store, &mut sink).map_err(io::Error::other)?;
             sink.flush()
         })?;
         Ok(layer)
     }
 
-    fn write(&self, sink: &mut impl Write) -> Result<(), StepError> {
+    fn write(&self, store: &Arc<Store>, sink: &mut impl Write) -> Result<(), StepError> {
         let mut archive = LayerArchive::new(sink);
         let mut made = HashSet::new();
         for (inline, target) in self.copy.inlines.iter().zip(&self.inlines) {
@@ -248,6 +257,11 @@ impl PreparedCopy<'_> {
         }
         for item in &self.items {
             self.way(&mut archive, &item.target, item.kept, &mut made)?;
+            if item.is_archive {
+                self.directory(&mut archive, &item.target, &mut made)?;
+                self.unpacked(store, item, &mut archive)?;
+                continue;
+            }
             if item.is_directory && item.kept == 0 {
                 self.directory(&mut archive, &item.target, &mut made)?;
             }
@@ -266,6 +280,43 @@ impl PreparedCopy<'_> {
             })?;
         }
         archive.finish().map_err(failed(self.copy.destination))
+    }
+
+    /// Writes what is in an archive: it is unpacked beside, where nothing in it reaches anything else.
+    fn unpacked<W: Write>(
+        &self,
+        store: &Arc<Store>,
+        item: &Item,
+        archive: &mut LayerArchive<'_, W>,
+    ) -> Result<(), StepError> {
+        let Some(source) = &self.copy.source else { return Ok(()) };
+        let path = item.what.path();
+        let error = failed(&path);
+        let Some(node) = item.what.node(&source.view).map_err(&error)? else { return Ok(()) };
+        let scratch = store.build_scratch()?;
+        let clone = || {
+            let copied = scratch.fd().try_clone_to_owned();
+            copied.map_err(|error| StepError::Copy { path: path.clone(), message: error.to_string() })
+        };
+        let file = node.open().map_err(&error)?;
+        Tree::new(clone()?, IdMap::default()).unpack("/", file, UnpackOptions::default()).map_err(&error)?;
+        let view = View::of_directory(clone()?).map_err(&error)?;
+        let Some(top) = view.root().map_err(&error)? else { return Ok(()) };
+        let target = item.target.join(&b'/');
+        walk(top, "", Filters::default(), |visit| {
+            let name = match (target.is_empty(), visit.path.is_empty()) {
+                (_, true) => return Ok(()),
+                (true, false) => visit.path.to_vec(),
+                (false, false) => [target.as_slice(), visit.path].join(&b'/'),
+            };
+            let attributes = Attributes {
+                owner: self.copy.owner,
+                modified: self.copy.latest.map(|latest| visit.node.stat().st_mtime.min(latest)),
+                mode: None,
+            };
+            archive.node(&name, visit.node, attributes)
+        })
+        .map_err(error)
     }
 
     fn attributes(&self, node: &Node) -> Attributes {
@@ -319,6 +370,21 @@ impl PreparedCopy<'_> {
     }
 }
 
+/// Whether a file is an archive that `ADD` unpacks: tar, by itself or compressed.
+fn is_archive(node: &Node) -> Result<bool, StepError> {
+    if node.kind() != FileType::RegularFile {
+        return Ok(false);
+    }
+    let file = node.open().map_err(failed("an archive"))?;
+    match dory_store::archive_kind(file) {
+        ArchiveKind::Tar => Ok(true),
+        ArchiveKind::None => Ok(false),
+        ArchiveKind::Unknown(name) => {
+            Err(StepError::Unsupported(format!("ADD cannot unpack archives that are compressed with {name}")))
+        }
+    }
+}
+
 /// Adds what counts of a file: everything but its times, and its owner, who is lost.
 fn add_file(key: &mut Key, visit: &Visit<'_>, digests: &mut FileDigests) -> Result<(), FileError> {
     let stat = visit.node.stat();
@@ -353,6 +419,7 @@ pub(crate) fn directory_layer(
         inlines: &[],
         destination: directory,
         parents: false,
+        unpack: false,
         exclude: None,
         owner: None,
         permissions: None,

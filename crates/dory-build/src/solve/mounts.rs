@@ -115,6 +115,7 @@ impl Stage<'_, '_> {
             inlines: &[],
             destination: "/",
             parents: false,
+            unpack: false,
             exclude: None,
             owner: None,
             permissions: None,

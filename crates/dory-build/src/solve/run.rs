@@ -155,7 +155,8 @@ impl Stage<'_, '_> {
         let vertex = self.vertex(text, Vec::new());
         let described = history::copy(copy, &sources);
         let from = copy.from.as_deref().map(|from| self.expand(from)).transpose()?;
-        let made = self.copy_files(&sources, from.as_deref(), copy.parents, &described);
+        let how = How { parents: copy.parents, unpack: false };
+        let made = self.copy_files(&sources, from.as_deref(), how, &described);
         self.finish(vertex, made, described)
     }
 
@@ -164,7 +165,14 @@ impl Stage<'_, '_> {
         let sources = self.expanded(&add.sources)?;
         let vertex = self.vertex(text, Vec::new());
         let described = history::add(add, &sources);
-        let made = self.copy_files(&sources, None, false, &described);
+        let how = How { parents: false, unpack: add.unpack.unwrap_or(true) };
+        let made = match sources.paths.iter().find(|path| is_address(path)) {
+            Some(address) => {
+                Err(StepError::Unsupported(format!("ADD of an address ({address}) is not supported yet"))
+                    .into())
+            }
+            None => self.copy_files(&sources, None, how, &described),
+        };
         self.finish(vertex, made, described)
     }
 
@@ -192,7 +200,7 @@ impl Stage<'_, '_> {
         &self,
         sources: &Sources,
         from: Option<&str>,
-        parents: bool,
+        how: How,
         described: &str,
     ) -> Result<Made, StageError> {
         let source = if sources.paths.is_empty() { None } else { self.source(from)? };
@@ -216,7 +224,8 @@ impl Stage<'_, '_> {
             paths: &sources.paths,
             inlines: &sources.inlines,
             destination: &destination,
-            parents,
+            parents: how.parents,
+            unpack: how.unpack,
             exclude: Some(exclude).filter(|exclude| !exclude.is_empty()),
             owner,
             permissions,
@@ -254,6 +263,20 @@ impl Stage<'_, '_> {
             Ok(Some(crate::operations::copy::directory_layer(store, &view, directory, self.now())?))
         })
     }
+}
+
+/// What distinguishes the forms of copying.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    /// Directories of the paths are kept.
+    parents: bool,
+    /// Archives are unpacked.
+    unpack: bool,
+}
+
+/// An address that `ADD` downloads.
+fn is_address(path: &str) -> bool {
+    ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|scheme| path.starts_with(scheme))
 }
 
 /// `<<EOF` and nothing else.

@@ -509,6 +509,13 @@ impl Stage<'_, '_> {
             };
         };
         if let Some(index) = solver.plan.file.stage(from, None) {
+            if !solver.plan.inputs(self.index).contains(&index) {
+                // Nobody has begun it: only names as they are written say which stages are needed, before any has values.
+                return Err(StepError::Unsupported(format!(
+                    "stage {from} is known by a variable or a trigger only: name it in a `COPY --from` of this stage"
+                ))
+                .into());
+            }
             let stage = solver.stage(index).map_err(StageError::Build)?;
             return Ok(Some(Arc::new(super::sources::layered(solver.builder, &stage.layers)?)));
         }

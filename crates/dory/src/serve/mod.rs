@@ -191,6 +191,14 @@ pub fn registries() -> Result<dory_engine::RegistryConfig> {
     Ok(Options::default().with_file()?.registries)
 }
 
+/// An engine as the configuration file has it, for a process that serves nobody.
+///
+/// # Errors
+/// A file that is not understood.
+pub fn engine_config() -> Result<dory_engine::EngineConfig> {
+    Options::default().with_file()?.engine()
+}
+
 /// The socket of an engine for which nobody said otherwise; the client looks there too.
 pub fn default_socket() -> PathBuf {
     if is_root() { PathBuf::from("/run/dory/dory.sock") } else { runtime_directory().join("dory.sock") }
