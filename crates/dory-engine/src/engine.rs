@@ -167,6 +167,7 @@ impl Inner {
         let holder = format!("exec-root {}", options.exec_root.display());
         let store = Store::open_above(&options.data_root, &holder, &options.lower_stores)
             .map_err(crate::image::store_error)?;
+        store.limit_unpacking(options.unpack_limits);
         store.data_root().clone_into(&mut options.data_root);
         if !store.backing().overlay_upper {
             return Err(EngineError::invalid(format!(

@@ -1,9 +1,12 @@
 //! Images: what the API says of them.
 
 mod list;
+mod load;
 mod platform;
 mod save;
 mod share;
+
+pub use load::LoadOptions;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -21,13 +24,6 @@ use crate::{EngineError, ErrorKind, Result};
 
 /// What `docker images --filter` knows.
 const FILTERS: &[&str] = &["before", "dangling", "label", "reference", "since", "until"];
-
-/// One image that `load` brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadedImage {
-    /// `Loaded image: busybox:latest` or `Loaded image ID: sha256:...`.
-    pub message: String,
-}
 
 /// `POST /images/create?fromSrc=…`.
 #[derive(Debug, Clone, Default)]
@@ -176,42 +172,18 @@ pub(crate) fn store_error(error: StoreError) -> EngineError {
     EngineError::new(kind, crate::error::chain(&error)).caused_by(error)
 }
 
-impl Engine {
-    /// Reads a `docker save` or OCI layout archive, of any compression, to its end, on a thread of its own.
-    ///
-    /// # Errors
-    /// `Invalid` for a broken archive; nothing of it is kept then.
-    pub async fn load_images(&self, archive: impl Read + Send + 'static) -> Result<Vec<LoadedImage>> {
-        let inner = Arc::clone(&self.inner);
-        blocking(move || {
-            let images = inner.store.load(archive, &mut |_| {}).map_err(store_error)?;
-            let mut loaded = Vec::new();
-            for image in images {
-                let id = format!("sha256:{}", image.id);
-                inner.publish_image("load", &image.id, &id);
-                if image.references.is_empty() {
-                    loaded.push(LoadedImage { message: format!("Loaded image ID: {id}") });
-                }
-                for (name, old) in &image.displaced {
-                    loaded.push(LoadedImage {
-                        message: format!(
-                            "The image {} already exists, renaming the old one with ID sha256:{old} to empty string",
-                            name.familiar()
-                        ),
-                    });
-                }
-                loaded.extend(
-                    image
-                        .references
-                        .iter()
-                        .map(|name| LoadedImage { message: format!("Loaded image: {}", name.familiar()) }),
-                );
-            }
-            Ok(loaded)
-        })
-        .await
+impl ImportOptions {
+    /// The name that the image gets; checked before anything is read.
+    pub(crate) fn validate(&self) -> Result<Option<ImageReference>> {
+        crate::container::validate_platform(&self.platform)?;
+        match self.repository.as_str() {
+            "" => Ok(None),
+            repository => parse_target(repository, &self.tag).map(Some),
+        }
     }
+}
 
+impl Engine {
     /// Makes an image of a root filesystem's archive; answers its id with `sha256:`.
     ///
     /// # Errors
@@ -223,11 +195,7 @@ impl Engine {
     ) -> Result<String> {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
-            let reference = match options.repository.as_str() {
-                "" => None,
-                repository => Some(parse_target(repository, &options.tag)?),
-            };
-            crate::container::validate_platform(&options.platform)?;
+            let reference = options.validate()?;
             let message = match options.message.as_str() {
                 "" => "Imported from -".to_owned(),
                 message => message.to_owned(),

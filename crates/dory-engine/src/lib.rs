@@ -58,7 +58,7 @@ pub use distribution::{
     ProgressStream, PullImage, PushImage, SearchResult,
 };
 pub use dory_registry::{Credentials, ProxyConfig, RegistryConfig, RegistryEntry};
-pub use dory_store::{Change, ChangeKind, LowerOptions, PathStat};
+pub use dory_store::{Change, ChangeKind, LowerOptions, PathStat, UnpackLimits};
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};
 pub use events::{Actor, Event, EventOptions, EventStream};
@@ -66,7 +66,7 @@ pub use exec::{ExecDetails, ExecProcess, ExecStream};
 pub use filters::{FilterError, Filters};
 pub use image::{
     ImageDeletion, ImageDetails, ImageHistoryEntry, ImageMetadata, ImageRootFs, ImageSummary, ImportOptions,
-    LoadedImage, PrunedImages,
+    LoadOptions, PrunedImages,
 };
 pub use network::{
     ConfigReference, NetworkContainer, NetworkCreate, NetworkDetails, NetworkIpam, NetworkIpamConfig,

@@ -67,6 +67,8 @@ pub struct EngineConfig {
     pub socket_mount: SocketMount,
     /// Other engines' stores that this one uses from below.
     pub lower_stores: Vec<dory_store::LowerOptions>,
+    /// How much a layer may unpack to.
+    pub unpack_limits: dory_store::UnpackLimits,
     /// Privileged containers get this engine's images to use from below, read-only.
     pub share_store: bool,
     /// The unix sockets that this engine listens on, absolute; the first one is what `/var/run/docker.sock` means.
@@ -107,6 +109,7 @@ impl EngineConfig {
             privileged: PrivilegedMode::default(),
             socket_mount: SocketMount::default(),
             lower_stores: Vec::new(),
+            unpack_limits: dory_store::UnpackLimits::default(),
             share_store: false,
             sockets: Vec::new(),
             bridge: Some(BridgeOptions::default()),

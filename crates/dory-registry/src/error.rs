@@ -44,6 +44,9 @@ pub enum RegistryError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What should be the address of a file is none.
+    #[error("`{0}` is no http or https address")]
+    Address(String),
     /// Connections to the registry cannot be set up.
     #[error("cannot set up connections to `{registry}`")]
     Setup {
@@ -270,7 +273,9 @@ impl RegistryError {
             Self::Manifest { source, .. } if matches!(**source, ManifestError::NoMatch { .. }) => {
                 RegistryErrorKind::NotFound
             }
-            Self::NotAnImage { .. } | Self::ForeignLayer { .. } => RegistryErrorKind::Invalid,
+            Self::Address(_) | Self::NotAnImage { .. } | Self::ForeignLayer { .. } => {
+                RegistryErrorKind::Invalid
+            }
             Self::Manifest { .. }
             | Self::IndexDepth { .. }
             | Self::TooLong { .. }

@@ -52,6 +52,9 @@ pub enum StoreError {
     /// An archive is not what it should be.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// An image of an archive is not wanted.
+    #[error("{0}")]
+    Refused(String),
     /// A layer cannot be unpacked.
     #[error("cannot unpack layer `{layer}`")]
     Extract {
@@ -159,6 +162,7 @@ impl StoreError {
             Self::Resolve(error) => error.kind(),
             Self::Remove(_) => StoreErrorKind::Conflict,
             Self::Volume(error) => error.kind(),
+            Self::Refused(_) => StoreErrorKind::NotFound,
             Self::Archive(_)
             | Self::Config { .. }
             | Self::Layers { .. }

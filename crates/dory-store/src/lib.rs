@@ -43,7 +43,7 @@ pub use files::{
     PathStat, Tree, UnpackOptions, View,
 };
 pub use image::{
-    ArchiveError, ChangeError, ConfigChange, HealthcheckConfig, HistoryEntry, Image, ImageConfig,
+    Acceptance, ArchiveError, ChangeError, ConfigChange, HealthcheckConfig, HistoryEntry, Image, ImageConfig,
     ImageHistory, ImagePlatform, ImageUser, ImportOptions, LoadProgress, LoadedImage, NewImage, RemoveError,
     RemoveOptions, Removed, ResolveError, RootFilesystem, RunConfig, SavePlan, apply_changes,
 };

@@ -98,7 +98,7 @@ fn privileged_what_is_not_verified_leaves_nothing() {
     let right = exactly(&blob, &tar);
     let other = Digest::of(b"other");
     let length = blob.len() as u64;
-    let limits = |archive_size, entries| UnpackLimits { archive_size, entries };
+    let limits = |archive_size, entries| Some(UnpackLimits { archive_size, entries });
     let cases = [
         ("digest", ExpectedLayer { blob: Some((other, length)), ..right }, "and should be"),
         ("diff-id", ExpectedLayer { diff_id: Some(other), ..right }, "diff-id is"),

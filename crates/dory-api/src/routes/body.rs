@@ -50,6 +50,14 @@ pub(crate) async fn upload<T, F: Future<Output = T>>(body: Body, consume: impl F
     result
 }
 
+/// As [`upload`], for an answer that begins while the body still comes. A client that goes away breaks the body off, and
+/// with it whatever reads it.
+pub(crate) fn incoming(body: Body) -> BodyReader {
+    let (sender, receiver) = mpsc::channel(UPLOAD_QUEUE);
+    tokio::spawn(feed(body, sender));
+    BodyReader { receiver, piece: Bytes::new() }
+}
+
 async fn feed(mut body: Body, sender: mpsc::Sender<io::Result<Bytes>>) {
     while let Some(frame) = body.frame().await {
         let piece = match frame {

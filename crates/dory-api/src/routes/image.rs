@@ -8,16 +8,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use dory_engine::config::ContainerConfig;
 use dory_engine::{
-    Engine, ImageDeletion, ImageDetails, ImageSummary, ImportOptions, ProgressStream, PrunedImages,
-    PullImage, PushImage,
+    Engine, ImageDeletion, ImageDetails, ImageSummary, ImportOptions, LoadOptions, ProgressStream,
+    PrunedImages, PullImage, PushImage,
 };
 use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::body::{StreamEnd, download, json_line, streamed, upload};
+use super::body::{StreamEnd, download, incoming, json_line, streamed, upload};
 use super::registry_auth;
 use crate::ApiVersion;
 use crate::error::ApiError;
@@ -186,12 +186,6 @@ async fn prune(State(engine): State<Engine>, query: Query) -> Result<Json<Pruned
     Ok(Json(engine.prune_images(&query.filters()?).await?))
 }
 
-/// One line of the progress that load and pull print.
-#[derive(Debug, Serialize)]
-struct StreamLine {
-    stream: String,
-}
-
 /// The line that import prints.
 #[derive(Debug, Serialize)]
 struct StatusLine {
@@ -203,23 +197,12 @@ fn progress(lines: Vec<u8>) -> Response {
 }
 
 /// `POST /images/load`. As with dockerd, the status is 200 whatever the archive is, and an error the answer's last line:
-/// that is where docker-py looks for it.
-async fn load(State(engine): State<Engine>, body: Body) -> Response {
-    let mut lines = Vec::new();
-    match upload(body, |archive| engine.load_images(archive)).await {
-        Ok(images) => {
-            for image in images {
-                lines.extend_from_slice(&json_line(&StreamLine { stream: format!("{}\n", image.message) }));
-            }
-        }
-        Err(error) => {
-            let message = error.message();
-            lines.extend_from_slice(&json_line(
-                &json!({"errorDetail": {"message": message}, "error": message}),
-            ));
-        }
-    }
-    progress(lines)
+/// that is where docker-py looks for it. What is told of layers goes out while the archive still comes.
+async fn load(State(engine): State<Engine>, query: Query, body: Body) -> Result<Response, ApiError> {
+    let platform = query.get("platform").unwrap_or_default().to_owned();
+    let options = LoadOptions { platform, quiet: query.boolean("quiet") };
+    let messages = engine.load_images(incoming(body), &options)?;
+    Ok(streamed("application/json", StreamEnd::Own, messages.map(|message| json_line(&message))))
 }
 
 /// `POST /images/create`: pull (`fromImage`) or import (`fromSrc`).
@@ -234,19 +217,23 @@ async fn create(
     }
     match query.get("fromSrc") {
         Some("-") => {}
-        Some(_) => return Err(ApiError::not_supported("importing an image from a URL")),
+        Some(address) => return Ok(told(engine.import_image_from(address, import_options(&query)).await?)),
         None => return Err(ApiError::bad_request("one of `fromImage` and `fromSrc` is needed")),
     }
+    let options = import_options(&query);
+    let id = upload(body, |archive| engine.import_image(archive, options)).await?;
+    Ok(progress(json_line(&StatusLine { status: id }).into()))
+}
+
+fn import_options(query: &Query) -> ImportOptions {
     let text = |name| query.get(name).unwrap_or_default().to_owned();
-    let options = ImportOptions {
+    ImportOptions {
         repository: text("repo"),
         tag: text("tag"),
         message: text("message"),
         changes: query.all("changes").map(str::to_owned).collect(),
         platform: text("platform"),
-    };
-    let id = upload(body, |archive| engine.import_image(archive, options)).await?;
-    Ok(progress(json_line(&StatusLine { status: id }).into()))
+    }
 }
 
 async fn pull(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use dory_registry::BlobStream;
-use dory_store::{ExpectedLayer, LayerLease, Store, UnpackLimits};
+use dory_store::{ExpectedLayer, LayerLease, Store};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -39,14 +39,10 @@ pub(super) async fn run(
     };
     let _slot = slot.map_err(|error| EngineError::failed("cannot download", error))?;
     let descriptor = blob.descriptor().clone();
-    let (pieces, receiver) = mpsc::channel(QUEUE);
-    let consumed = Arc::new(AtomicU64::new(0));
-    let source = PieceReader { receiver, piece: Bytes::new(), consumed: Arc::clone(&consumed) };
-    let expected = ExpectedLayer {
-        blob: Some((descriptor.digest, descriptor.size)),
-        diff_id: None,
-        limits: UnpackLimits::default(),
-    };
+    let (pieces, source) = pieces();
+    let consumed = Arc::clone(&source.consumed);
+    let expected =
+        ExpectedLayer { blob: Some((descriptor.digest, descriptor.size)), ..ExpectedLayer::default() };
     let unpacking =
         tokio::task::spawn_blocking(move || store.ingest_layer(source, &expected).map_err(store_error));
     match feed(&mut blob, &pieces, phases, &mut users).await {
@@ -116,8 +112,14 @@ async fn finish(
     }
 }
 
+/// A queue of pieces, and the reader that has them one after the other. An error in it must precede an early end.
+pub(super) fn pieces() -> (mpsc::Sender<io::Result<Bytes>>, PieceReader) {
+    let (pieces, receiver) = mpsc::channel(QUEUE);
+    (pieces, PieceReader { receiver, piece: Bytes::new(), consumed: Arc::default() })
+}
+
 /// What comes, for a thread that reads.
-struct PieceReader {
+pub(super) struct PieceReader {
     receiver: mpsc::Receiver<io::Result<Bytes>>,
     piece: Bytes,
     consumed: Arc<AtomicU64>,

@@ -11,6 +11,7 @@
 mod ask;
 mod compress;
 mod download;
+mod import;
 mod progress;
 mod pull;
 mod push;
@@ -27,6 +28,7 @@ pub use progress::{ErrorDetail, ProgressDetail, ProgressMessage, ProgressStream}
 pub use pull::PullImage;
 pub use push::PushImage;
 
+pub(crate) use progress::ProgressSender;
 pub(crate) use transfer::Transfers;
 
 /// A registry's failure as the engine's. A refusal to let somebody in is no 401: Docker's client would ask for a

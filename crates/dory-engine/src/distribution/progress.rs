@@ -23,6 +23,9 @@ pub struct ProgressMessage {
     /// What happens.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub status: String,
+    /// A line for people, with its end; what `load` says.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stream: String,
     /// How far it is; an empty object where that makes no sense, as dockerd has it.
     #[serde(rename = "progressDetail", skip_serializing_if = "Option::is_none")]
     pub progress_detail: Option<ProgressDetail>,
@@ -69,6 +72,11 @@ impl ProgressMessage {
     /// A message about the work as a whole.
     pub(crate) fn status(status: impl Into<String>) -> Self {
         Self { status: status.into(), ..Self::default() }
+    }
+
+    /// A line for people.
+    pub(crate) fn line(text: impl std::fmt::Display) -> Self {
+        Self { stream: format!("{text}\n"), ..Self::default() }
     }
 
     /// A message about one part of it.

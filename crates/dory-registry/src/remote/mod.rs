@@ -1,6 +1,7 @@
 //! Registries, and what is in them.
 
 mod blob;
+mod download;
 mod endpoint;
 mod image;
 mod login;
@@ -21,6 +22,7 @@ use crate::http::{Proxies, Transport};
 use endpoint::{Claim, Endpoint};
 
 pub use blob::BlobStream;
+pub use download::Download;
 pub use image::ResolvedImage;
 pub use login::LoginOutcome;
 pub use manifest::{FetchedManifest, ManifestHead};

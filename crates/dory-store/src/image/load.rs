@@ -38,6 +38,9 @@ pub struct LoadProgress<'a> {
     pub total: u64,
 }
 
+/// Says whether an image is wanted, by the name that people know it by and its configuration; else why it is not.
+pub type Acceptance<'a> = dyn Fn(&str, &ImageConfig) -> Result<(), String> + 'a;
+
 /// An image that an archive brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadedImage {
@@ -87,13 +90,26 @@ impl Store {
         archive: impl Read + Send,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Vec<LoadedImage>, StoreError> {
+        self.load_accepted(archive, &|_, _| Ok(()), on_progress)
+    }
+
+    /// As [`Store::load`]; an image that `accept` refuses refuses the archive.
+    ///
+    /// # Errors
+    /// As [`Store::load`]; [`StoreError::Refused`] with the words of `accept`.
+    pub fn load_accepted(
+        self: &Arc<Self>,
+        archive: impl Read + Send,
+        accept: &Acceptance<'_>,
+        on_progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<Vec<LoadedImage>, StoreError> {
         let (start, source) = sniff(archive).map_err(ArchiveError::Read)?;
         let source = decompress(source, Compression::of(&start)).map_err(ArchiveError::Read)?;
         let mut contents = self.read_contents(source, on_progress)?;
         let images = archive::images(&contents.documents, go_architecture())?;
         let mut planned = Vec::new();
         for image in images {
-            planned.push(plan(image, &mut contents.layers)?);
+            planned.push(plan(image, accept, &mut contents.layers)?);
         }
         self.commit_images(planned, contents.layers)
     }
@@ -191,9 +207,15 @@ fn set_references(
 }
 
 /// Checks an image against the layers that came with it: its configuration, names and diff-ids.
-fn plan(image: ArchivedImage, layers: &mut Layers) -> Result<PlannedImage, StoreError> {
+fn plan(
+    image: ArchivedImage,
+    accept: &Acceptance<'_>,
+    layers: &mut Layers,
+) -> Result<PlannedImage, StoreError> {
     let config = ImageConfig::parse(&image.config)
         .map_err(|source| StoreError::Config { image: Digest::of(&image.config), source })?;
+    let name = image.references.first().map_or_else(|| digest_name(&image.config), ImageReference::familiar);
+    accept(&name, &config).map_err(StoreError::Refused)?;
     let diff_ids = config.rootfs.diff_ids;
     check_layer_count(&diff_ids)?;
     if image.layers.len() != diff_ids.len() {
@@ -216,6 +238,11 @@ fn plan(image: ArchivedImage, layers: &mut Layers) -> Result<PlannedImage, Store
         }
     }
     Ok(PlannedImage { config: image.config, references: image.references, diff_ids })
+}
+
+/// What an image without a name is called.
+fn digest_name(config: &[u8]) -> String {
+    Digest::of(config).to_string()
 }
 
 /// Goes through the archive: documents into memory, what looks like a layer to the threads.

@@ -19,7 +19,7 @@ pub use change::{ChangeError, ConfigChange, apply_changes};
 pub use config::{HealthcheckConfig, HistoryEntry, ImageConfig, RootFilesystem, RunConfig};
 pub use import::{ImageHistory, ImagePlatform, ImportOptions};
 pub(crate) use index::{ImageEntry, ImageIndex};
-pub use load::{LoadProgress, LoadedImage};
+pub use load::{Acceptance, LoadProgress, LoadedImage};
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed};
 pub use resolve::{Image, ResolveError};
 pub use save::SavePlan;

@@ -73,7 +73,8 @@ pub(crate) struct Replaced {
 }
 
 /// How much a layer may unpack to, whatever its archive claims: a bound against decompression bombs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct UnpackLimits {
     /// The length of the uncompressed archive, in bytes.
     pub archive_size: u64,

@@ -37,8 +37,8 @@ pub struct ExpectedLayer {
     pub blob: Option<(Digest, u64)>,
     /// The digest of the uncompressed archive.
     pub diff_id: Option<Digest>,
-    /// How much it may unpack to.
-    pub limits: UnpackLimits,
+    /// How much it may unpack to; `None` for what [`Store::limit_unpacking`] says.
+    pub limits: Option<UnpackLimits>,
 }
 
 /// A layer of the store that cannot go away while this exists. Layers that nothing else uses go with their last lease.
@@ -174,9 +174,16 @@ impl Store {
     ) -> Result<LayerLease, ExtractError> {
         let (staging, directory) = Staging::new(self).map_err(ExtractError::Root)?;
         let announced = expected.blob.map_or(u64::MAX, |(_, size)| size);
-        let unpacked = layer::unpack(Announced { source, left: announced }, &directory, expected.limits)?;
+        let limits = expected.limits.unwrap_or_else(|| self.limits.get().copied().unwrap_or_default());
+        let unpacked = layer::unpack(Announced { source, left: announced }, &directory, limits)?;
         check(expected, &unpacked)?;
         self.place(&staging, unpacked)
+    }
+
+    /// Says how much any layer may unpack to. The first word counts.
+    pub fn limit_unpacking(&self, limits: UnpackLimits) {
+        // Whoever comes second has nothing to say: layers may be on their way already.
+        let _ = self.limits.set(limits);
     }
 
     /// Gives a verified layer its name, unless the store has it already. It need not be on the disk yet: only the index

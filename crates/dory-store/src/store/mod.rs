@@ -19,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use dory_types::{ContainerId, Digest, ImageId, VolumeName};
@@ -29,7 +29,7 @@ use crate::content::Content;
 use crate::directory;
 use crate::error::StoreError;
 use crate::image::{Image, ImageConfig, ImageIndex};
-use crate::layer::LayerRecord;
+use crate::layer::{LayerRecord, UnpackLimits};
 use crate::lock::DataRootLock;
 use crate::record::{Durability, TEMPORARY_PREFIX, read_record, write_record};
 use crate::snapshot::SnapshotRecord;
@@ -89,6 +89,7 @@ pub struct Store {
     pub(crate) trash: Trash,
     backing: BackingFilesystem,
     state: Mutex<State>,
+    limits: OnceLock<UnpackLimits>,
     _lock: DataRootLock,
 }
 
@@ -165,6 +166,7 @@ impl Store {
             trash,
             backing: BackingFilesystem::of(&root).map_err(error)?,
             state: Mutex::default(),
+            limits: OnceLock::new(),
             _lock: lock,
             root,
             data_root,

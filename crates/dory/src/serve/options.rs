@@ -8,6 +8,7 @@ use clap::{Parser, ValueEnum};
 use dory_api::ServerTls;
 use dory_engine::{
     AddressPool, BridgeOptions, EngineConfig, IdRange, PrivilegedMode, RegistryConfig, SocketMount,
+    UnpackLimits,
 };
 use serde::Deserialize;
 
@@ -118,6 +119,9 @@ pub struct Options {
     /// Everything about registries; in the configuration file only: `[registries]`.
     #[arg(skip)]
     pub registries: RegistryConfig,
+    /// How much a layer may unpack to; in the configuration file only: `[unpack-limits]`.
+    #[arg(skip)]
+    pub unpack_limits: UnpackLimits,
     /// Write the engine's pid here.
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
@@ -213,6 +217,7 @@ impl Options {
             insecure_registries: self.insecure_registries,
             max_concurrent_downloads: self.max_concurrent_downloads,
             registries: file.registries,
+            unpack_limits: file.unpack_limits,
             pidfile: self.pidfile.or(file.pidfile),
             idle_exit: self.idle_exit.or(file.idle_exit),
             ephemeral: self.ephemeral || file.ephemeral,
@@ -268,6 +273,7 @@ impl Options {
         }
         config.find_parent_store();
         config.share_store = self.share_store;
+        config.unpack_limits = self.unpack_limits;
         config.bridge = self.bridge();
         config.address_pools.clone_from(&self.default_address_pools);
         config.dns.clone_from(&self.dns);
@@ -382,6 +388,8 @@ mod tests {
         assert_eq!(engine.privileged, PrivilegedMode::Host);
         assert_eq!(engine.socket_mount, SocketMount::Raw);
         assert!(engine.bridge.is_none());
+        let file = parse_file("[unpack-limits]\narchive-size = 1000000").unwrap();
+        assert_eq!(file.unpack_limits, UnpackLimits { archive_size: 1_000_000, ..UnpackLimits::default() });
     }
 
     #[test]
