@@ -60,7 +60,7 @@ registry() {
     "$PWD" "$1" "${4:-127.0.0.1}" "$2" "${3:-}" >registry.yml
   nsenter --net="$HOST_NETNS" -- docker-registry serve registry.yml >registry.log 2>&1 &
   REGISTRY=$!
-  eventually on_host curl --silent --insecure --output /dev/null "${SCHEME:-http}://$R/v2/"
+  eventually on_host curl --silent --insecure ${CLIENT_CERTIFICATE:+--cert client.cert --key client.key} --output /dev/null "${SCHEME:-http}://$R/v2/"
 }
 
 # Starts one for all the world that has hello-world as Docker's has it: mirror PORT.
@@ -90,14 +90,50 @@ registry_certificate() {
   SCHEME=https
 }
 
+# Makes the registry of registry_certificate let in only who has a certificate of its authority, which is made too.
+registry_clients() {
+  openssl req -newkey rsa:2048 -nodes -subj /CN=client -keyout client.key -out client.csr 2>/dev/null
+  openssl x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out client.cert 2>/dev/null
+  CERTIFICATE="  tls: {certificate: $PWD/registry.crt, key: $PWD/registry.key, clientcas: [$PWD/ca.crt]}"
+  CLIENT_CERTIFICATE=yes
+}
+
 # Lets engines believe the authority, until registry_distrust.
 registry_trust() { mkdir -p "/etc/docker/certs.d/$R" && cp ca.crt "/etc/docker/certs.d/$R/"; }
 registry_distrust() { rm -r "/etc/docker/certs.d/$R"; }
+
+# Prints an address of the engine's host that is not loopback's.
+host_address() { on_host ip -4 -o address show scope global | awk '{ sub("/.*", "", $4); print $4; exit }'; }
+
+# Starts a proxy on the engine's host, P being its address: proxy [--stall BYTES]. It writes proxy.log.
+proxy() {
+  local port=$((31000 + RANDOM % 900))
+  P=127.0.0.1:$port
+  nsenter --net="$HOST_NETNS" -- "$PYTHON" "$CASES/python/proxy.py" "$port" "$@" >>proxy.log 2>>proxy.err &
+  PROXY=$!
+  eventually on_host curl --silent --proxy "http://$P" --output /dev/null "http://$R/v2/"
+  : >proxy.log
+}
+
+# Starts a Dory of the case's own beside the engine, on OWN_HOST: own_engine [NAME=VALUE...].
+own_engine() {
+  OWN_HOST=unix://$PWD/own.sock
+  env -u HTTP_PROXY -u http_proxy -u HTTPS_PROXY -u https_proxy -u NO_PROXY -u no_proxy "$@" \
+    nsenter --net="$HOST_NETNS" -- "$DORY" serve -H "$OWN_HOST" --data-root "$PWD/own" --exec-root "$PWD/own-exec" \
+    --bridge none --cgroup-parent "$CGROUP_PARENT" ${OWN_CONFIG:+--config $OWN_CONFIG} 2>>own.log &
+  OWN=$!
+  eventually docker -H "$OWN_HOST" version >/dev/null
+}
+
+# Ends it: own_engine_end [SIGNAL].
+own_engine_end() { kill "-${1:-TERM}" $OWN; wait $OWN 2>/dev/null; OWN=; }
 
 # What a case leaves over; its objects begin with the name in C.
 cleanup() {
   local left
   [ -z "${REGISTRY:-}" ] || registry_end
+  [ -z "${PROXY:-}" ] || kill $PROXY
+  [ -z "${OWN:-}" ] || own_engine_end KILL
   left=$(docker ps --all --quiet --filter "name=$C")
   [ -z "$left" ] || docker rm --force --volumes $left
   left=$(docker volume ls --quiet --filter "name=$C")

@@ -146,6 +146,14 @@ pub enum RegistryError {
         /// In the registry's words.
         message: String,
     },
+    /// A web server does not send the file that was asked for; dockerd's words.
+    #[error("failed to GET {url} with status {status}")]
+    Download {
+        /// Which file, without a query.
+        url: String,
+        /// The answer's status.
+        status: StatusCode,
+    },
     /// A manifest is not one.
     #[error("invalid manifest for {reference}")]
     Manifest {

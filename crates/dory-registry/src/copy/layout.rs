@@ -21,7 +21,7 @@ use crate::remote::UploadStream;
 /// The annotation with an image's tag in its layout (OCI image-spec, annotations.md).
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation with its whole name, from containerd and Docker.
-const IMAGE_NAME: &str = "io.containerd.image.name";
+pub(super) const IMAGE_NAME: &str = "io.containerd.image.name";
 /// How much of a blob is read at once, in bytes.
 const PIECE: usize = 256 << 10;
 /// The most members of an archive that are looked at.

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use super::CopyError;
-use super::layout::REF_NAME;
+use super::layout::{IMAGE_NAME, REF_NAME};
 use crate::manifest::{Descriptor, ImageManifest, Index, IndexEntry, MediaType, Platform};
 use crate::remote::UploadStream;
 
@@ -118,6 +118,9 @@ impl LayoutWriter {
         });
         let mut target = root.clone();
         target.annotations.extend(tag.map(|tag| (REF_NAME.to_owned(), tag.to_owned())));
+        if let Some((_, ArchiveKind::Docker(Some(reference)))) = &self.archive {
+            target.annotations.insert(IMAGE_NAME.to_owned(), reference.to_string());
+        }
         entries.push(IndexEntry { target, platform: platform.cloned() });
         let index = serde_json::json!({
             "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": entries,

@@ -8,7 +8,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
 
 /// Where distributions keep the authorities that the machine's owner trusts, the first that is there counts
 /// (Go's crypto/x509, root_linux.go).
@@ -88,7 +89,8 @@ impl TlsSettings {
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Settings)?;
         let builder = if self.unverified {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider)))
+            let verifier = AnyCertificate::new(Arc::clone(&provider));
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         } else {
             builder.with_root_certificates(self.roots()?)
         };
@@ -101,7 +103,16 @@ impl TlsSettings {
                 };
                 let chain = certificates(&identity.certificate)?;
                 let key = PrivateKeyDer::from_pem_file(&identity.key).map_err(error(&identity.key))?;
-                builder.with_client_auth_cert(chain, key).map_err(TlsError::Settings)
+                let key = provider.key_provider.load_private_key(key).map_err(TlsError::Settings)?;
+                let certified = CertifiedKey::new(chain, key);
+                // Only the other side has to understand the certificate: OpenSSL makes clients' ones of version 1, which
+                // rustls cannot read.
+                if let Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+                    certified.keys_match()
+                {
+                    return Err(TlsError::Settings(error));
+                }
+                Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified))))
             }
         }
     }

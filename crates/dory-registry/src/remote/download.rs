@@ -23,7 +23,7 @@ impl Registries {
     /// the same rules as for blobs.
     ///
     /// # Errors
-    /// [`RegistryError::Address`] for what is no address, [`RegistryError::Status`] where the server has no such file,
+    /// [`RegistryError::Address`] for what is no address, [`RegistryError::Download`] where the server has no such file,
     /// and what else keeps an answer away.
     pub async fn download(&self, url: &str) -> Result<Download, RegistryError> {
         let location = Location::parse(url).ok_or_else(|| RegistryError::Address(url.to_owned()))?;
@@ -37,13 +37,7 @@ impl Registries {
             answer.map_err(|error| RegistryError::exchange(&Method::GET, &location, error))?;
         let status = response.status();
         if !status.is_success() {
-            let message = format!("received unexpected HTTP status: {status}");
-            return Err(RegistryError::Status {
-                method: Method::GET,
-                url: location.to_string(),
-                status,
-                message,
-            });
+            return Err(RegistryError::Download { url: location.to_string(), status });
         }
         let length = response.headers().get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
