@@ -32,7 +32,7 @@ pub(crate) const LIST: Command = Command {
     run: |invocation| Box::pin(list_images(invocation)),
 };
 
-const TITLES: &[(&str, &str)] = &[
+pub(in crate::commands) const TITLES: &[(&str, &str)] = &[
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
     ("Digest", "DIGEST"),
@@ -53,18 +53,18 @@ const TABLE_WITH_DIGESTS: &str =
 /// A row of `GET /images/json`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ImageSummary {
+pub(in crate::commands) struct ImageSummary {
     id: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
     repo_digests: Option<Vec<String>>,
     created: i64,
-    size: i64,
+    pub(in crate::commands) size: i64,
     #[serde(default)]
-    containers: i64,
+    pub(in crate::commands) containers: i64,
     #[serde(default)]
-    shared_size: i64,
+    pub(in crate::commands) shared_size: i64,
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
 }
@@ -91,7 +91,7 @@ async fn list_images(invocation: &Invocation<'_>) -> Result<ExitStatus> {
 
 impl ImageSummary {
     /// One row per name; an image without any has one, too.
-    fn rows(&self, with_digests: bool, full: bool) -> Vec<Row> {
+    pub(in crate::commands) fn rows(&self, with_digests: bool, full: bool) -> Vec<Row> {
         let none = "<none>".to_owned();
         let mut names: Vec<(String, String, String)> = Vec::new();
         let tags: Vec<_> = self.repo_tags.iter().flatten().filter(|tag| *tag != "<none>:<none>").collect();
@@ -121,7 +121,7 @@ impl ImageSummary {
     }
 
     fn row(&self, (repository, tag, digest): (String, String, String), full: bool) -> Row {
-        let known = |size: i64| if size < 0 { "N/A".to_owned() } else { units::short_size(size as f64) };
+        let known = |size: i64| if size < 0 { "N/A".to_owned() } else { units::size(size as f64) };
         let unique = if self.shared_size < 0 { -1 } else { self.size - self.shared_size };
         Row::new(vec![
             ("Repository", repository),
@@ -131,7 +131,7 @@ impl ImageSummary {
             ("CreatedSince", moment::ago(self.created)),
             ("CreatedAt", moment::date(self.created)),
             ("Size", units::short_size(self.size as f64)),
-            ("VirtualSize", units::short_size(self.size as f64)),
+            ("VirtualSize", units::size(self.size as f64)),
             ("Containers", if self.containers < 0 { "N/A".to_owned() } else { self.containers.to_string() }),
             ("SharedSize", known(self.shared_size)),
             ("UniqueSize", known(unique)),

@@ -14,7 +14,7 @@ use crate::command::{Entry, entry};
 
 pub(super) use archive::{IMPORT, Input, LOAD, SAVE, write_body};
 pub(super) use history::HISTORY;
-pub(super) use list::LIST;
+pub(super) use list::{ImageSummary, LIST, TITLES};
 use manage::PRUNE;
 pub(super) use manage::{REMOVE, Removed, TAG};
 pub(super) use progress::Progress;

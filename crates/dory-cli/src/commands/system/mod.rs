@@ -3,6 +3,7 @@
 mod dial;
 mod events;
 mod info;
+mod parts;
 pub(super) mod prune;
 mod usage;
 mod version;

@@ -1,9 +1,13 @@
 //! `system df`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use serde::Deserialize;
 
 use super::super::container::ContainerSummary;
+use super::super::image::ImageSummary;
+use super::parts;
 use crate::client::Path;
 use crate::command::{Arity, Command, Invocation};
 use crate::failure::ExitStatus;
@@ -17,7 +21,7 @@ pub(super) const USAGE: Command = Command {
     about: "Show the space that images, containers and volumes take",
     flags: &[&[
         long_value("format", "string", "table, json, or a Go template"),
-        switch("verbose", 'v', "Show each container's part"),
+        switch("verbose", 'v', "Show what each image, container and volume takes"),
     ]],
     arity: Arity::None,
     flags_end: FlagsEnd::DoubleDash,
@@ -38,64 +42,65 @@ const LISTING: Listing = Listing {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Usage {
+pub(super) struct Usage {
     layers_size: i64,
-    images: Option<Vec<Image>>,
-    containers: Option<Vec<ContainerSummary>>,
-    volumes: Option<Vec<Volume>>,
-    build_cache: Option<Vec<CacheEntry>>,
+    pub(super) images: Option<Vec<ImageSummary>>,
+    pub(super) containers: Option<Vec<ContainerSummary>>,
+    pub(super) volumes: Option<Vec<Volume>>,
+    pub(super) build_cache: Option<Vec<CacheEntry>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Image {
-    containers: i64,
-    size: i64,
-    shared_size: i64,
+pub(super) struct Volume {
+    pub(super) name: String,
+    pub(super) driver: String,
+    pub(super) mountpoint: String,
+    pub(super) scope: String,
+    pub(super) labels: Option<BTreeMap<String, String>>,
+    pub(super) usage_data: Option<VolumeUsage>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Volume {
-    usage_data: Option<VolumeUsage>,
+pub(super) struct VolumeUsage {
+    pub(super) size: i64,
+    pub(super) ref_count: i64,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct VolumeUsage {
-    size: i64,
-    ref_count: i64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct CacheEntry {
-    in_use: bool,
-    shared: bool,
-    size: i64,
+pub(super) struct CacheEntry {
+    #[serde(rename = "ID")]
+    pub(super) id: String,
+    #[serde(rename = "Type")]
+    pub(super) kind: String,
+    pub(super) in_use: bool,
+    pub(super) shared: bool,
+    pub(super) size: i64,
+    pub(super) created_at: String,
+    pub(super) last_used_at: Option<String>,
+    pub(super) usage_count: i64,
 }
 
 /// One row: how many there are, how many are in use, their bytes, and the bytes that could be freed.
-struct Part {
+pub(super) struct Part {
     name: &'static str,
     total: usize,
     active: usize,
-    size: i64,
+    pub(super) size: i64,
     free: i64,
 }
 
 async fn usage(invocation: &Invocation<'_>) -> Result<ExitStatus> {
     let arguments = &invocation.arguments;
     let usage: Usage = invocation.client.get(Path::new(&["system", "df"]).as_str()).await?;
+    if arguments.on("verbose") {
+        return print(&parts::render(&usage, arguments.text("format"))?);
+    }
     let parts = [images(&usage), containers(&usage), volumes(&usage), build_cache(&usage)];
     let rows: Vec<_> = parts.iter().map(Part::row).collect();
-    let mut text = LISTING.render(arguments.text("format"), false, &rows)?;
-    if arguments.on("verbose") {
-        text.push_str("\nContainers space usage:\n\n");
-        let rows: Vec<_> = usage.containers.iter().flatten().map(|container| container.row(false)).collect();
-        text.push_str(&super::super::container::render_usage(&rows)?);
-    }
-    print(&text)
+    print(&LISTING.render(arguments.text("format"), false, &rows)?)
 }
 
 impl Part {
@@ -156,7 +161,7 @@ fn volumes(usage: &Usage) -> Part {
     }
 }
 
-fn build_cache(usage: &Usage) -> Part {
+pub(super) fn build_cache(usage: &Usage) -> Part {
     let entries = usage.build_cache.as_deref().unwrap_or_default();
     let own = || entries.iter().filter(|entry| !entry.shared);
     Part {
