@@ -144,6 +144,11 @@ async fn list_containers(invocation: &Invocation<'_>) -> Result<ExitStatus> {
 }
 
 impl ContainerSummary {
+    /// The same, as if nobody had counted what the image takes.
+    pub(crate) fn without_image_size(&self) -> Self {
+        Self { size_root_fs: 0, ..self.clone() }
+    }
+
     /// The row of this container, `full` without shortening.
     pub(crate) fn row(&self, full: bool) -> Row {
         let shorten = |text: &str, length| if full { text.to_owned() } else { ellipsis(text, length) };

@@ -76,7 +76,8 @@ fn images(usage: &Usage, full: bool) -> Vec<Row> {
 }
 
 fn containers(usage: &Usage, full: bool) -> Vec<Row> {
-    usage.containers.iter().flatten().map(|container| container.row(full)).collect()
+    // docker leaves the size of the images out here, where each image has a row of its own.
+    usage.containers.iter().flatten().map(|container| container.without_image_size().row(full)).collect()
 }
 
 fn volumes(usage: &Usage) -> Vec<Row> {
