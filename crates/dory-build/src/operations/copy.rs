@@ -230,7 +230,7 @@ impl PreparedCopy<'_> {
         let node = item.what.node(&source.view).map_err(failed(&path))?;
         let Some(node) = node else { return Ok(()) };
         let filters = Filters { ignore: source.ignore.as_ref(), exclude: self.copy.exclude.as_ref() };
-        walk(node, &path, filters, visit).map_err(failed(&path))
+        walk(&node, &path, filters, visit).map_err(failed(&path))
     }
 
     /// Makes the layer.
@@ -303,7 +303,7 @@ impl PreparedCopy<'_> {
         let view = View::of_directory(clone()?).map_err(&error)?;
         let Some(top) = view.root().map_err(&error)? else { return Ok(()) };
         let target = item.target.join(&b'/');
-        walk(top, "", Filters::default(), |visit| {
+        walk(&top, "", Filters::default(), |visit| {
             let name = match (target.is_empty(), visit.path.is_empty()) {
                 (_, true) => return Ok(()),
                 (true, false) => visit.path.to_vec(),

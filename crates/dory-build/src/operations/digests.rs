@@ -123,10 +123,7 @@ fn identity(stat: &Stat) -> ((u64, u64), Version) {
     let time = |seconds: i64, nanoseconds: u64| {
         seconds.saturating_mul(1_000_000_000).saturating_add(i64::try_from(nanoseconds).unwrap_or(0))
     };
-    let version = [
-        stat.st_size,
-        time(stat.st_mtime, stat.st_mtime_nsec as u64),
-        time(stat.st_ctime, stat.st_ctime_nsec as u64),
-    ];
+    let version =
+        [stat.st_size, time(stat.st_mtime, stat.st_mtime_nsec), time(stat.st_ctime, stat.st_ctime_nsec)];
     ((stat.st_dev, stat.st_ino), version)
 }

@@ -38,14 +38,14 @@ struct Walk<'a, F> {
 /// Calls `visit` with everything below `top`, itself included, parents before what is in them, names in the order of their
 /// bytes. `from_root` is the top's path from the context's root.
 pub(crate) fn walk(
-    top: Node,
+    top: &Node,
     from_root: &str,
     filters: Filters<'_>,
     visit: impl FnMut(Visit<'_>) -> Result<(), FileError>,
 ) -> Result<(), FileError> {
     let prefix = if from_root.is_empty() { String::new() } else { format!("{from_root}/") };
     let mut walk = Walk { filters, visit, path: Vec::new(), prefix, pending: Vec::new() };
-    (walk.visit)(Visit { path: b"", node: &top })?;
+    (walk.visit)(Visit { path: b"", node: top })?;
     let ignored = ancestors(filters.ignore, from_root);
     walk.directory(top, &ignored, &Verdict::default(), 0)
 }
@@ -63,7 +63,7 @@ fn ancestors(ignore: Option<&IgnorePatterns>, path: &str) -> Verdict {
 impl<F: FnMut(Visit<'_>) -> Result<(), FileError>> Walk<'_, F> {
     fn directory(
         &mut self,
-        directory: Node,
+        directory: &Node,
         ignored: &Verdict,
         excluded: &Verdict,
         depth: usize,
@@ -80,7 +80,7 @@ impl<F: FnMut(Visit<'_>) -> Result<(), FileError>> Walk<'_, F> {
             }
             self.path.extend_from_slice(&name);
             let Some(node) = directory.child(&name)? else { continue };
-            self.entry(node, ignored, excluded, depth)?;
+            self.entry(&node, ignored, excluded, depth)?;
         }
         self.path.truncate(length);
         Ok(())
@@ -88,7 +88,7 @@ impl<F: FnMut(Visit<'_>) -> Result<(), FileError>> Walk<'_, F> {
 
     fn entry(
         &mut self,
-        node: Node,
+        node: &Node,
         ignored: &Verdict,
         excluded: &Verdict,
         depth: usize,
@@ -108,7 +108,7 @@ impl<F: FnMut(Visit<'_>) -> Result<(), FileError>> Walk<'_, F> {
             for (path, node) in std::mem::take(&mut self.pending) {
                 (self.visit)(Visit { path: &path, node: &node })?;
             }
-            (self.visit)(Visit { path: &self.path, node: &node })?;
+            (self.visit)(Visit { path: &self.path, node })?;
         }
         if !node.is_directory() || (is_out && !self.has_exceptions()) {
             return Ok(());

@@ -31,7 +31,7 @@ impl Stage<'_, '_> {
             self.args.declared().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let shown = arguments.iter().filter(|(name, _)| !PREDEFINED_ARGS.contains(&name.as_str()));
         let described = history::run(shown.map(|(name, value)| (name.as_str(), value.as_str())), &words);
-        let made = self.run_command(run, words, vertex, &described);
+        let made = self.run_command(run, &words, vertex, &described);
         self.finish(vertex, made, described)
     }
 
@@ -64,7 +64,7 @@ impl Stage<'_, '_> {
     fn run_command(
         &self,
         run: &Run,
-        args: Vec<String>,
+        args: &[String],
         vertex: Digest,
         described: &str,
     ) -> Result<Made, StageError> {
@@ -85,7 +85,7 @@ impl Stage<'_, '_> {
         }
         let is_key =
             |pair: &&String| !PREDEFINED_ARGS.iter().any(|name| pair.starts_with(&format!("{name}=")));
-        key.texts(&args).texts(env.iter().filter(is_key)).text(directory).text(&config.user);
+        key.texts(args).texts(env.iter().filter(is_key)).text(directory).text(&config.user);
         key.text(&format!("{network:?} {insecure} {:?}", self.solver.request.limits.extra_hosts));
         key.content(&mounts.key).text(&self.platform.to_string());
         key.text(&format!("{:?}", self.solver.request.source_date_epoch));
@@ -102,7 +102,7 @@ impl Stage<'_, '_> {
             env.extend(prepared.env);
             let command = RunCommand {
                 layers: self.layers.clone(),
-                args: args.clone(),
+                args: args.to_vec(),
                 env,
                 directory: directory.to_owned(),
                 user: config.user.clone(),

@@ -27,6 +27,8 @@ pub(crate) const FILE_MAX: u64 = 8 << 20;
 
 type Opened = Arc<OnceLock<Result<Arc<OpenContext>, Arc<StepError>>>>;
 
+type Found = Arc<OnceLock<Result<BaseImage, Arc<StepError>>>>;
+
 /// A context that is there.
 #[derive(Debug)]
 pub(crate) struct OpenContext {
@@ -57,7 +59,7 @@ pub(crate) struct Sources<'a> {
     own_ignore: Mutex<Option<Vec<u8>>>,
     main: Opened,
     named: Mutex<HashMap<String, Opened>>,
-    images: Mutex<HashMap<(String, String), Arc<OnceLock<Result<BaseImage, Arc<StepError>>>>>>,
+    images: Mutex<HashMap<(String, String), Found>>,
 }
 
 impl<'a> Sources<'a> {

@@ -372,7 +372,7 @@ impl Stage<'_, '_> {
                     StageError::Step(cause) => cause.to_string(),
                     StageError::Build(error) => error.to_string(),
                 };
-                self.solver.teller.complete(vertex, false, Some(message));
+                self.solver.teller.complete(vertex, false, Some(&message));
                 return Err(error);
             }
         };

@@ -39,12 +39,12 @@ impl Teller {
         self.with(digest, |vertex| vertex.started = Some(Timestamp::now()));
     }
 
-    pub(crate) fn complete(&self, digest: Digest, cached: bool, error: Option<String>) {
+    pub(crate) fn complete(&self, digest: Digest, cached: bool, error: Option<&str>) {
         self.with(digest, |vertex| {
             let now = Timestamp::now();
             vertex.started.get_or_insert(now);
             vertex.completed = Some(now);
-            (vertex.cached, vertex.error) = (cached, error.clone());
+            (vertex.cached, vertex.error) = (cached, error.map(str::to_owned));
         });
     }
 
@@ -58,7 +58,8 @@ impl Teller {
         let digest = self.plan(name, inputs);
         self.start(digest);
         let result = work(digest);
-        self.complete(digest, false, result.as_ref().err().map(ToString::to_string));
+        let error = result.as_ref().err().map(ToString::to_string);
+        self.complete(digest, false, error.as_deref());
         result
     }
 

@@ -39,7 +39,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
             (false, ProgressWord::Auto | ProgressWord::Plain) => Arc::new(Plain::default()),
             (false, ProgressWord::Rawjson) => Arc::new(RawJson),
         };
-        build(engine, request, progress)
+        build(engine, request, &progress)
     });
     match built.and_then(|outcome| report(&options, &outcome)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,7 +95,7 @@ fn engine_config(data_root: Option<&Path>) -> Result<EngineConfig> {
 ///
 /// # Errors
 /// What failed, in the words for people; where it failed has been shown on standard error.
-pub fn build(engine: &Engine, mut request: Request, progress: Arc<dyn Progress>) -> Result<Outcome> {
+pub fn build(engine: &Engine, mut request: Request, progress: &Arc<dyn Progress>) -> Result<Outcome> {
     if request.images.is_none() {
         let login = DockerConfig::load(&DockerConfig::default_path())?;
         request.images = Some(engine.build_images(Arc::new(Login(login))));
@@ -111,7 +111,7 @@ pub fn build(engine: &Engine, mut request: Request, progress: Arc<dyn Progress>)
         }
         interrupted.cancel();
     });
-    let built = engine.builder().build(&request, &progress, &cancel);
+    let built = engine.builder().build(&request, progress, &cancel);
     watch.abort();
     built.map_err(|error| explain(&error))
 }
