@@ -9,7 +9,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dory_registry::{Credentials, Descriptor, MediaType, RegistryError, RegistryErrorKind, Remote};
+use dory_registry::{Credentials, Descriptor, MediaType, RegistryError, RegistryErrorKind, Remote, Secret};
 use dory_types::Digest;
 use server::{Answer, Request, Server, answer, head, missing};
 
@@ -269,6 +269,27 @@ async fn tokens_come_from_the_service_that_the_registry_names() {
     assert_eq!(asked[0].header("authorization"), "Basic dTpw");
     assert!(asked[0].path.contains("scope=repository%3Aa%2Fb%3Apull%2Cpush"), "{}", asked[0].path);
     assert!(registry.requests().iter().all(|request| !request.header("authorization").starts_with("Basic")));
+}
+
+#[tokio::test]
+async fn an_identity_token_goes_to_the_token_service_only() {
+    let service = Server::start(|_| ok(br#"{"access_token": "t"}"#)).await;
+    let address = service.address;
+    let manifest = manifest_of(&[]);
+    let registry = Server::start(move |request| match request.header("authorization") {
+        "Bearer t" => ok(&manifest),
+        _ => {
+            let challenge = format!("Bearer realm=\"http://{address}/token\",service=\"r\"");
+            answer("401 Unauthorized", &[("WWW-Authenticate", &challenge)], b"")
+        }
+    })
+    .await;
+    let remote = registry.remote_with(Credentials::IdentityToken(Secret::new("identity")));
+    remote.resolve(&registry.reference("x"), None).await.unwrap();
+    let asked = service.requests();
+    assert_eq!((asked.len(), asked[0].method.as_str(), asked[0].path.as_str()), (1, "POST", "/token"));
+    assert_eq!(asked[0].header("authorization"), "");
+    assert!(registry.requests().iter().all(|request| !request.header("authorization").contains("identity")));
 }
 
 #[tokio::test]
