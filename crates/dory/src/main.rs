@@ -6,6 +6,7 @@
 mod build;
 mod demo;
 mod dind;
+mod gateway;
 mod probe;
 mod serve;
 mod starter;
@@ -18,6 +19,9 @@ const OWN_COMMANDS: &[(&str, &str)] = &[
     ("serve", "Run an engine that speaks the Docker Engine API"),
     ("build", "Build an image from a Dockerfile with no engine"),
     ("demo", "Show engines inside containers inside engines"),
+    ("gateway", "Put sockets with policies in front of an engine"),
+    ("with", "Run a command with an engine's socket of its own, and remove what it made"),
+    ("policy", "Check, show and explain policies"),
     ("doctor", "Say what the surroundings allow, and what to ask for where they do not"),
 ];
 
@@ -42,6 +46,9 @@ fn main() -> ExitCode {
         Some("serve") => serve::main(&words),
         Some("build") if !docker => build::main(&words),
         Some("demo") => demo::main(&words),
+        Some("gateway") => gateway::main(&words),
+        Some("with") => gateway::with_main(&words),
+        Some("policy") => gateway::policy_main(&words),
         Some("doctor") => probe::main(&words),
         _ => dory_cli::run(words, &program(docker)),
     }
