@@ -35,9 +35,9 @@ pub struct BenchArguments {
     /// Scratch space.
     #[arg(long, default_value = "/var/tmp/dory-bench")]
     work: PathBuf,
-    /// Measure networks, and nothing else.
-    #[arg(long)]
-    network: bool,
+    /// Measure networks, and nothing else: all of these, or those that are named.
+    #[arg(long, num_args = 0.., value_enum)]
+    network: Option<Vec<network::Part>>,
     /// Measure Dory with so many containers on the disk, and nothing else.
     #[arg(long, default_value_t = 0)]
     stopped: usize,
@@ -64,12 +64,12 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
         [engine(EngineKind::Dory, &arguments.dory)?, engine(EngineKind::Dockerd, &arguments.dockerd)?];
     let docker = arguments.tools.join("new/docker");
     let mut table = Table::default();
-    if arguments.network {
+    if let Some(parts) = &arguments.network {
         for engine in &mut engines {
             engine.start()?;
             load_busybox(arguments, &docker, engine)?;
         }
-        network::run(&docker, &engines, arguments.rounds, &mut table)?;
+        network::run(parts, &docker, &engines, arguments.rounds, &mut table)?;
         return end(arguments, engines, &table);
     }
     if arguments.stopped > 0 {

@@ -72,7 +72,7 @@ enum Bench {
     },
     /// Networks: throughput, what a network costs a start, a page of a sibling by name, two hundred containers on one.
     Network {
-        /// For example `--rounds 50`.
+        /// For example `starts siblings --rounds 50`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

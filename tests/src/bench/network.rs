@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum as _;
 
 use super::{Table, docker_command, median, milliseconds};
 use crate::engine::Engine;
@@ -26,15 +27,39 @@ const CROWD: usize = 200;
 /// How many of them the first and the last are.
 const SAMPLE: usize = 20;
 
-/// Measures everything on both engines in turn.
-pub(super) fn run(docker: &Path, engines: &[Engine; 2], rounds: usize, table: &mut Table) -> Result<()> {
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// iperf3, beside a bare veth pair.
+    Throughput,
+    /// What a network adds to `docker run --rm`.
+    Starts,
+    /// From `start` to a page of a sibling.
+    Siblings,
+    /// Two hundred containers on one network.
+    Crowd,
+}
+
+/// Measures `parts`, or everything, on both engines in turn.
+pub(super) fn run(
+    parts: &[Part],
+    docker: &Path,
+    engines: &[Engine; 2],
+    rounds: usize,
+    table: &mut Table,
+) -> Result<()> {
     for engine in engines {
         docker_command(docker, engine, &["network", "create", NETWORK])?;
     }
-    throughput(docker, engines, rounds.min(5), table)?;
-    starts(docker, engines, rounds, table)?;
-    siblings(docker, engines, rounds, table)?;
-    crowd(docker, engines, table)
+    for part in Part::value_variants().iter().filter(|part| parts.is_empty() || parts.contains(part)) {
+        match part {
+            Part::Throughput => throughput(docker, engines, rounds.min(5), table)?,
+            Part::Starts => starts(docker, engines, rounds, table)?,
+            Part::Siblings => siblings(docker, engines, rounds, table)?,
+            Part::Crowd => crowd(docker, engines, table)?,
+        }
+    }
+    Ok(())
 }
 
 /// A stream of TCP each way that packets may take.
