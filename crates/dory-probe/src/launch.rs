@@ -11,7 +11,7 @@ use crate::facilities::Facilities;
 use crate::role::{FULL, PROBE_ROLE, QUICK};
 
 /// How long the whole probe may take; its trials give up earlier by themselves.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The probe did not end in an answer.
 #[derive(Debug, thiserror::Error)]
