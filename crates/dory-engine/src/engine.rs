@@ -91,7 +91,9 @@ impl Engine {
         let inner = blocking(move || Inner::open(config, syncer, runtime)).await?;
         let engine = Self { inner: Arc::new(inner) };
         engine.restore().await?;
-        engine.inner.warm_up();
+        if engine.inner.options.warm_up {
+            engine.inner.warm_up();
+        }
         Ok(engine)
     }
 

@@ -94,6 +94,8 @@ pub struct EngineConfig {
     pub version: String,
     /// Commit that it was built from.
     pub commit: String,
+    /// What the first container needs is made as soon as the engine is open.
+    pub warm_up: bool,
     /// Labels of the engine (`docker info`).
     pub labels: Vec<String>,
     /// Mirrors, insecure registries, proxies.
@@ -122,6 +124,7 @@ impl EngineConfig {
             descriptor_limit: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
+            warm_up: true,
             labels: Vec::new(),
             registries: RegistryConfig::default(),
         }

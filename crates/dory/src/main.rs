@@ -7,6 +7,7 @@ mod build;
 mod demo;
 mod dind;
 mod gateway;
+mod kaniko;
 mod probe;
 mod serve;
 mod starter;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 const OWN_COMMANDS: &[(&str, &str)] = &[
     ("serve", "Run an engine that speaks the Docker Engine API"),
     ("build", "Build an image from a Dockerfile with no engine"),
+    ("kaniko", "Build and push with no engine, with the flags of Kaniko's executor"),
     ("demo", "Show engines inside containers inside engines"),
     ("gateway", "Put sockets with policies in front of an engine"),
     ("with", "Run a command with an engine's socket of its own, and remove what it made"),
@@ -32,6 +34,9 @@ fn main() -> ExitCode {
     if name == dory_runtime::reaper::NAME {
         return exit_code(dory_runtime::reaper::main(&texts(words)));
     }
+    if kaniko::is_executor(&name) {
+        return kaniko::main(&[vec![name], words].concat());
+    }
     let docker = match dind::Role::of(&name) {
         Some(dind::Role::Dockerd) => return dind::dockerd(words),
         Some(dind::Role::EngineEntrypoint) => return dind::engine_entrypoint(words),
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
         Some(dory_probe::PROBE_ROLE) => dory_probe::run_child_role(words.into_iter().skip(1)),
         Some("serve") => serve::main(&words),
         Some("build") if !docker => build::main(&words),
+        Some("kaniko") if !docker => kaniko::main(&words),
         Some("demo") => demo::main(&words),
         Some("gateway") => gateway::main(&words),
         Some("with") => gateway::with_main(&words),

@@ -20,7 +20,8 @@ use dory_engine::{CredentialSource, Credentials, Engine, EngineConfig};
 use dory_registry::DockerConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
-use display::{Plain, RawJson};
+pub use display::Plain;
+use display::RawJson;
 use options::{Options, ProgressWord};
 
 /// Threads for registries; builds have threads of their own.
@@ -32,15 +33,19 @@ pub fn main(words: &[OsString]) -> ExitCode {
         Ok(options) => options,
         Err(error) => error.exit(),
     };
-    let built = with_engine(options.data_root.as_deref(), |engine| {
-        let request = request(engine, &options)?;
-        let progress: Arc<dyn Progress> = match (options.quiet, options.progress) {
-            (true, _) | (_, ProgressWord::Quiet) => Arc::new(dory_build::Quiet),
-            (false, ProgressWord::Auto | ProgressWord::Plain) => Arc::new(Plain::default()),
-            (false, ProgressWord::Rawjson) => Arc::new(RawJson),
-        };
-        build(engine, request, &progress)
-    });
+    let built = with_engine(
+        options.data_root.as_deref(),
+        |_| Ok(()),
+        |engine| {
+            let request = request(engine, &options)?;
+            let progress: Arc<dyn Progress> = match (options.quiet, options.progress) {
+                (true, _) | (_, ProgressWord::Quiet) => Arc::new(dory_build::Quiet),
+                (false, ProgressWord::Auto | ProgressWord::Plain) => Arc::new(Plain::default()),
+                (false, ProgressWord::Rawjson) => Arc::new(RawJson),
+            };
+            build(engine, request, &progress)
+        },
+    );
     match built.and_then(|outcome| report(&options, &outcome)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,13 +62,18 @@ pub fn main(words: &[OsString]) -> ExitCode {
 ///
 /// # Errors
 /// Another process has the data-root, or `work` failed.
-pub fn with_engine<T>(data_root: Option<&Path>, work: impl FnOnce(&Engine) -> Result<T>) -> Result<T> {
+pub fn with_engine<T>(
+    data_root: Option<&Path>,
+    adjust: impl FnOnce(&mut EngineConfig) -> Result<()>,
+    work: impl FnOnce(&Engine) -> Result<T>,
+) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let config = engine_config(data_root)?;
+    let mut config = engine_config(data_root)?;
+    adjust(&mut config)?;
     let runtime_directory = config.exec_root.clone();
     let engine = runtime.block_on(Engine::open(config)).context("cannot open the data-root of builds")?;
     let inside = runtime.enter();
@@ -87,6 +97,8 @@ fn engine_config(data_root: Option<&Path>) -> Result<EngineConfig> {
             path.into()
         }
     };
+    // Most builds need no bridge, and a late one would be left behind.
+    config.warm_up = false;
     config.exec_root = config.exec_root.with_extension(format!("build-{}", std::process::id()));
     Ok(config)
 }
