@@ -114,7 +114,6 @@ impl<'a> CopyFiles<'a> {
         let several = selected.len() + self.inlines.len() > 1;
         let into =
             self.destination.ends_with('/') || self.parents || there.as_ref().is_some_and(Node::is_directory);
-        // Without a slash the last component is replaced where it is no directory, be it a link.
         let exact = || -> Result<Vec<Vec<u8>>, StepError> {
             let components = clean(self.destination);
             let Some((last, above)) = components.split_last() else { return Ok(Vec::new()) };
@@ -149,6 +148,11 @@ impl<'a> CopyFiles<'a> {
                 let message = format!("cannot copy to non-directory: {}", self.destination);
                 return Err(StepError::Copy { path: pattern.clone(), message });
             }
+            // A file is written through a link that is there, as dockerd does.
+            let target = match is_directory || is_archive {
+                true => target,
+                false => self.below.resolve(&target.join(&b'/'), true).map_err(&error)?,
+            };
             items.push(Item { what, target, kept: kept.len(), is_directory, is_archive });
         }
         let mut inlines = Vec::new();
