@@ -153,6 +153,16 @@ impl<'a> CopyFiles<'a> {
                 true => target,
                 false => self.below.resolve(&target.join(&b'/'), true).map_err(&error)?,
             };
+            if !is_directory
+                && !is_archive
+                && self.below.at(&target).map_err(&error)?.is_some_and(|node| node.is_directory())
+            {
+                let message = format!(
+                    "cannot overwrite the directory /{}",
+                    String::from_utf8_lossy(&target.join(&b'/'))
+                );
+                return Err(StepError::Copy { path: pattern.clone(), message });
+            }
             items.push(Item { what, target, kept: kept.len(), is_directory, is_archive });
         }
         let mut inlines = Vec::new();
