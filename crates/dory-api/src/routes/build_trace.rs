@@ -293,8 +293,11 @@ fn read(query: &Query, id: &str) -> Result<TracedRequest, ApiError> {
     })
 }
 
+/// The kind of an output and its attributes.
+type Exporter = (String, HashMap<String, String>);
+
 /// Without outputs of its own a build makes an image of the engine's.
-fn exporters(query: &Query) -> Result<Vec<(String, HashMap<String, String>)>, ApiError> {
+fn exporters(query: &Query) -> Result<Vec<Exporter>, ApiError> {
     let outputs: Option<Vec<BuildOutput>> = json_parameter(query, "outputs")?;
     let mut exporters: Vec<_> = outputs
         .into_iter()
