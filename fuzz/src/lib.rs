@@ -7,6 +7,7 @@
 mod create_body;
 mod dns_question;
 mod dockerfile;
+mod filesync;
 mod ignore_file;
 mod image_archive;
 mod image_config;
@@ -19,6 +20,7 @@ mod registry_auth;
 mod registry_challenge;
 mod registry_manifest;
 mod request_bodies;
+mod solve_request;
 mod stream_frames;
 mod unpack;
 mod websocket;
@@ -26,6 +28,7 @@ mod websocket;
 pub use create_body::create_body;
 pub use dns_question::dns_question;
 pub use dockerfile::dockerfile;
+pub use filesync::filesync;
 pub use ignore_file::ignore_file;
 pub use image_archive::image_archive;
 pub use image_config::image_config;
@@ -38,6 +41,7 @@ pub use registry_auth::registry_auth;
 pub use registry_challenge::registry_challenge;
 pub use registry_manifest::registry_manifest;
 pub use request_bodies::request_bodies;
+pub use solve_request::solve_request;
 pub use stream_frames::stream_frames;
 pub use unpack::unpack;
 pub use websocket::websocket;
@@ -51,6 +55,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dns_question", dns_question),
     ("dockerfile", dockerfile),
     ("ignore_file", ignore_file),
+    ("filesync", filesync),
     ("image_archive", image_archive),
     ("image_config", image_config),
     ("image_reference", image_reference),
@@ -63,6 +68,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("registry_challenge", registry_challenge),
     ("registry_manifest", registry_manifest),
     ("request_bodies", request_bodies),
+    ("solve_request", solve_request),
     ("stream_frames", stream_frames),
     ("unpack", unpack),
     ("websocket", websocket),

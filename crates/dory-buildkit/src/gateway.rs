@@ -132,7 +132,9 @@ impl Bridge {
     async fn returned(&self) -> Result<Option<HashMap<String, String>>, Status> {
         let mut changed = self.changed.subscribe();
         loop {
-            if let Some(returned) = self.lock().returned.clone() {
+            // Not within the condition, whose lock would be held while the reference is looked up.
+            let returned = self.lock().returned.clone();
+            if let Some(returned) = returned {
                 return match returned? {
                     None => Ok(None),
                     Some(reference) => self.attributes(&reference).map(Some),
