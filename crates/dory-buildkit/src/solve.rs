@@ -324,7 +324,7 @@ impl<'a> Step<'a> {
 fn response(outcome: &Outcome) -> HashMap<String, String> {
     let mut response = HashMap::new();
     if let [only] = outcome.results.as_slice() {
-        response.insert("containerimage.config.digest".to_owned(), only.id.to_string());
+        response.insert("containerimage.config.digest".to_owned(), format!("sha256:{}", only.id));
     }
     if let Some(digest) = outcome.digest {
         response.insert("containerimage.digest".to_owned(), digest.to_string());
@@ -335,6 +335,10 @@ fn response(outcome: &Outcome) -> HashMap<String, String> {
             value => STANDARD.encode(value.to_string()),
         };
         response.insert(name.clone(), value);
+    }
+    // An image that went nowhere has no manifest: dockerd names it by its configuration, and compose looks for that.
+    if let Some(config) = response.get("containerimage.config.digest").cloned() {
+        response.entry("containerimage.digest".to_owned()).or_insert(config);
     }
     response
 }

@@ -10,6 +10,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 
 use super::message::{Messages, Outgoing, Sender, broken};
 use super::status::{Code, Status};
@@ -21,6 +22,8 @@ type Answered = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Status>> 
 #[derive(Debug, Clone)]
 pub struct Channel {
     requests: SendRequest<Outgoing>,
+    /// Callers may be threads of their own.
+    runtime: Handle,
 }
 
 impl Channel {
@@ -43,7 +46,9 @@ impl Channel {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        Ok((Self { requests }, async { connection.await.map_err(io::Error::other) }))
+        Ok((Self { requests, runtime: Handle::current() }, async {
+            connection.await.map_err(io::Error::other)
+        }))
     }
 
     /// Calls `method` with one message, for one message.
@@ -68,7 +73,11 @@ impl Channel {
     pub fn stream(&self, method: &str, metadata: &[(&str, &str)]) -> Result<(Sender, Answers), Status> {
         let (sender, body) = Outgoing::request();
         let answered = self.request(method, metadata, body)?;
-        Ok((sender, Answers { state: State::Asked(answered) }))
+        // Under way from now on: what is sent before anybody waits for an answer would fill its queue and stop.
+        let answered = self.runtime.spawn(answered);
+        let answered =
+            async { answered.await.unwrap_or_else(|error| Err(Status::unknown(error.to_string()))) };
+        Ok((sender, Answers { state: State::Asked(Box::pin(answered)) }))
     }
 
     fn request(&self, method: &str, metadata: &[(&str, &str)], body: Outgoing) -> Result<Answered, Status> {
@@ -104,8 +113,6 @@ enum State {
 }
 
 /// The messages that a call is answered with.
-///
-/// The call is under way only while somebody waits for the next of them.
 pub struct Answers {
     state: State,
 }

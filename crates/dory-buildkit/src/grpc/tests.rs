@@ -73,6 +73,16 @@ async fn streams_go_both_ways_and_end() {
 }
 
 #[tokio::test]
+async fn a_stream_is_under_way_before_anybody_waits_for_its_answers() {
+    let channel = channel().await;
+    let (sender, mut answers) = channel.stream("/echo/Stream", &[]).unwrap();
+    for _ in 0..40 {
+        sender.send(&bytes(b"x")).await.unwrap();
+    }
+    assert_eq!(answers.next::<BytesMessage>().await.unwrap().unwrap().data, b"x");
+}
+
+#[tokio::test]
 async fn a_stream_ends_with_its_status() {
     let channel = channel().await;
     let (sender, mut answers) = channel.stream("/echo/Stream", &[]).unwrap();
