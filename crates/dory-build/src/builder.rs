@@ -1,6 +1,7 @@
 //! What builds.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dory_dockerfile::{CheckOptions, check};
@@ -25,6 +26,7 @@ pub struct Builder {
     pub(crate) images: Arc<dyn Images>,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) flights: Flights,
+    active: AtomicUsize,
     /// By the ids that clients gave.
     pub(crate) running: Mutex<HashMap<String, Cancel>>,
 }
@@ -35,7 +37,20 @@ impl Builder {
     pub fn new(store: Arc<Store>, images: Arc<dyn Images>, executor: Arc<dyn Executor>) -> Self {
         // Commands wait for disks and networks as much as for processors.
         let slots = std::thread::available_parallelism().map_or(2, usize::from) * 2;
-        Self { store, images, executor, flights: Flights::new(slots), running: Mutex::default() }
+        Self {
+            store,
+            images,
+            executor,
+            flights: Flights::new(slots),
+            active: AtomicUsize::new(0),
+            running: Mutex::default(),
+        }
+    }
+
+    /// Whether a build is going on.
+    #[must_use]
+    pub fn is_building(&self) -> bool {
+        self.active.load(Ordering::Acquire) > 0
     }
 
     /// The store that it builds in.
@@ -55,7 +70,9 @@ impl Builder {
         cancel: &Cancel,
     ) -> Result<Outcome, BuildError> {
         crate::output::check(request)?;
+        let _active = Active::enter(&self.active);
         let teller = Teller::new(Arc::clone(progress));
+        tell_of_caches(request, &teller);
         let sources = Sources::new(self, request, &teller, cancel);
         let solved = self.solve(request, &sources, &teller, cancel);
         sources.remember();
@@ -104,6 +121,34 @@ impl Builder {
             outcome.results.push(PlatformResult { platform, config, config_bytes, id, layers });
         }
         Ok(outcome)
+    }
+}
+
+/// Counts a build while it goes on.
+struct Active<'a>(&'a AtomicUsize);
+
+impl<'a> Active<'a> {
+    fn enter(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Says that no cache is brought from elsewhere. The build goes on, as BuildKit's does when it does not get one.
+fn tell_of_caches(request: &Request, teller: &Teller) {
+    for cache in &request.cache_from {
+        let place = ["ref", "src"].iter().find_map(|name| cache.attributes.get(*name));
+        let label = format!("importing cache manifest from {}", place.unwrap_or(&cache.kind));
+        // The vertex has the error.
+        let _: Result<(), BuildError> = teller.during(&label, Vec::new(), |_| {
+            Err(BuildError::Unsupported("a cache from elsewhere is not supported yet".to_owned()))
+        });
     }
 }
 

@@ -12,12 +12,10 @@ use crate::attributes::AttributeError;
 /// Where a result goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exporter {
-    /// An image, kept by the engine, pushed or both.
+    /// An image, kept by the engine, and pushed where that is asked for.
     Image {
         /// Its names; none for an image without one.
         names: Vec<ImageReference>,
-        /// The engine keeps it.
-        store: bool,
         /// It is pushed to the registries of its names.
         push: bool,
         /// These may speak plain HTTP.
@@ -50,9 +48,11 @@ impl Exporter {
         let exporter = match kind {
             "moby" | "image" => {
                 refuse(attributes, &["push-by-digest"])?;
+                if boolean("store")? == Some(false) {
+                    return Err(AttributeError::Unsupported(format!("`store=false` of the exporter {kind}")));
+                }
                 Self::Image {
                     names: names(attributes)?,
-                    store: boolean("store")?.unwrap_or(true),
                     push: boolean("push")?.unwrap_or_default(),
                     insecure: boolean("registry.insecure")?.unwrap_or_default(),
                 }
@@ -170,9 +170,7 @@ mod tests {
             ],
         )
         .unwrap();
-        let Exporter::Image { names, store: true, push: true, insecure: false } = exporter else {
-            panic!("{exporter:?}")
-        };
+        let Exporter::Image { names, push: true, insecure: false } = exporter else { panic!("{exporter:?}") };
         assert_eq!(names.iter().map(ImageReference::familiar).collect::<Vec<_>>(), ["a:1", "b/c:latest"]);
         let levels: Vec<_> =
             annotations.iter().map(|note| (note.level.as_str(), note.key.as_str())).collect();

@@ -235,9 +235,7 @@ impl Work {
                 Arc::new(StreamExport::new(self.session.clone(), id, metadata, self.workshop.runtime.clone()))
             };
             let output = match exporter.clone() {
-                Exporter::Image { names, store, push, insecure } => {
-                    Output::Image { names, store, push, insecure }
-                }
+                Exporter::Image { names, push, insecure } => Output::Image { names, push, insecure },
                 Exporter::Archive { names, .. } => {
                     let told = names.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
                     Output::Archive { names, sink: stream(&[("image.name", told)]) }

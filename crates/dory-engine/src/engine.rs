@@ -146,9 +146,10 @@ impl Engine {
         &self.inner.options.data_root
     }
 
-    /// True where no container runs and none is about to (for an engine that goes away when idle).
+    /// True where no container runs, none is about to, and nothing is built (for an engine that goes away when idle).
     pub fn is_idle(&self) -> bool {
-        self.inner.registry.all().iter().all(|container| !container.record().state.running)
+        let building = self.inner.builder.get().is_some_and(|builder| builder.is_building());
+        !building && self.inner.registry.all().iter().all(|container| !container.record().state.running)
     }
 
     /// The container that `reference` means: id, name (with or without slash), or unambiguous start of an id.

@@ -30,12 +30,10 @@ pub trait Sink: Debug + Send + Sync {
 /// Where a result goes (`--output`).
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// An image, in the store unless `store` is false, and at a registry where `push` is true.
+    /// An image, in the store, and at a registry where `push` is true.
     Image {
         /// Its names; the request's where the list is empty.
         names: Vec<ImageReference>,
-        /// Keep it in the store.
-        store: bool,
         /// Bring it to the registries of its names.
         push: bool,
         /// These registries may speak plain HTTP, or have any certificate.
@@ -69,10 +67,21 @@ pub(crate) fn check(request: &Request) -> Result<(), BuildError> {
     if request.platforms.len() > 1 && images.count() > 0 {
         return Err(BuildError::Unsupported("images of several platforms are not supported yet".to_owned()));
     }
-    if let Some(cache) = request.cache_to.iter().find(|cache| cache.kind != "inline") {
+    if let Some(cache) = request.cache_to.first() {
         return Err(BuildError::Unsupported(format!(
             "exporting a cache of type {} is not supported yet",
             cache.kind
+        )));
+    }
+    if request.squash {
+        return Err(BuildError::Unsupported(
+            "making one layer of a build's (squash) is not supported yet".to_owned(),
+        ));
+    }
+    if let Some(annotation) = request.annotations.first() {
+        return Err(BuildError::Unsupported(format!(
+            "an annotation ({}) is not supported yet",
+            annotation.key
         )));
     }
     Ok(())
@@ -88,7 +97,7 @@ pub(crate) fn write(
 ) -> Result<(), BuildError> {
     for output in &request.outputs {
         match output {
-            Output::Image { names, store: _, push, insecure } => {
+            Output::Image { names, push, insecure } => {
                 let names = if names.is_empty() { &request.names } else { names };
                 let images = request.images.as_ref().unwrap_or(&builder.images);
                 image(builder, images, names, *push, *insecure, outcome, teller, cancel)?;

@@ -1,6 +1,10 @@
 //! `RUN --mount`: what is mounted, and what of it is in the key.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dory_dockerfile::{CacheSharing, Mount, MountType, Run};
 use dory_types::Digest;
@@ -21,6 +25,8 @@ const AGENTS: &str = "/run/buildkit";
 const SECRET_MODE: u32 = 0o400;
 const CACHE_MODE: u32 = 0o755;
 const AGENT_MODE: u32 = 0o600;
+/// Between two looks at a cache that somebody has.
+const CACHE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The mounts of one command, read.
 pub(super) struct Mounts {
@@ -41,6 +47,8 @@ pub(super) struct PreparedMounts {
     pub(super) mounts: Vec<RunMount>,
     /// Variables with secrets.
     pub(super) env: Vec<String>,
+    /// Held while the command runs: nobody else has caches that it wants for itself (`sharing=locked`).
+    _caches: Vec<OwnedFd>,
 }
 
 impl Stage<'_, '_> {
@@ -134,7 +142,8 @@ impl Stage<'_, '_> {
 impl Mounts {
     /// Makes what the command finds mounted. Called only where it is run.
     pub(super) fn prepare(&self, stage: &Stage<'_, '_>) -> Result<PreparedMounts, StageError> {
-        let mut prepared = PreparedMounts { mounts: Vec::new(), env: Vec::new() };
+        let mut prepared =
+            PreparedMounts { mounts: Vec::new(), env: Vec::new(), _caches: self.lock_caches(stage)? };
         let mut agents = 0;
         for (mount, bound) in &self.all {
             let target = stage.mount_target(mount);
@@ -148,7 +157,11 @@ impl Mounts {
                     }
                 }
                 MountType::Tmpfs => add(target, RunMountSource::Memory { size: mount.size }, false),
-                MountType::Cache => add(target.clone(), cache(stage, mount, &target)?, mount.read_only),
+                MountType::Cache => {
+                    let path = cache(stage, mount, &target)?.path;
+                    let source = RunMountSource::Directory { path, subpath: String::new() };
+                    add(target, source, mount.read_only);
+                }
                 MountType::Secret => {
                     let Some((id, content)) = secret(stage, mount)? else { continue };
                     if let Some(name) = &mount.env {
@@ -179,6 +192,43 @@ impl Mounts {
         }
         Ok(prepared)
     }
+
+    /// Locks the caches: all that are mounted, in the order of their names, so that no two commands wait for each other.
+    fn lock_caches(&self, stage: &Stage<'_, '_>) -> Result<Vec<OwnedFd>, StageError> {
+        let mut caches = BTreeMap::new();
+        for (mount, _) in self.all.iter().filter(|(mount, _)| mount.kind == MountType::Cache) {
+            let target = stage.mount_target(mount);
+            let found = cache(stage, mount, &target)?;
+            let (_, _, locked) = caches.entry(found.path).or_insert((found.directory, target, false));
+            *locked |= mount.sharing == CacheSharing::Locked;
+        }
+        caches
+            .into_values()
+            .map(|(directory, target, locked)| lock(stage, directory, &target, locked))
+            .collect()
+    }
+}
+
+/// Waits for a cache: for all others' end where it is wanted alone, else for that of one who wants it so. The lock is of the
+/// open directory, so it ends with this process at the latest, and holds against other processes on the same store.
+fn lock(stage: &Stage<'_, '_>, directory: OwnedFd, target: &str, alone: bool) -> Result<OwnedFd, StageError> {
+    use rustix::fs::FlockOperation::{NonBlockingLockExclusive, NonBlockingLockShared};
+    let operation = if alone { NonBlockingLockExclusive } else { NonBlockingLockShared };
+    loop {
+        match fs::flock(&directory, operation) {
+            Ok(()) => return Ok(directory),
+            Err(rustix::io::Errno::WOULDBLOCK) if stage.solver.cancel.is_cancelled() => {
+                return Err(StepError::Cancelled.into());
+            }
+            // A blocking wait could not be cancelled.
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(CACHE_PAUSE),
+            Err(errno) => return Err(cannot_mount(target, errno.into())),
+        }
+    }
+}
+
+fn cannot_mount(target: &str, source: std::io::Error) -> StageError {
+    StepError::Execute(crate::executor::ExecuteError::Mount { target: target.to_owned(), source }).into()
 }
 
 fn bound_directory(
@@ -199,13 +249,17 @@ fn bound_directory(
     Ok(RunMountSource::Directory { path, subpath: bound.subpath.clone() })
 }
 
+/// Where a cache is.
+struct Cache {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
 /// A cache's directory, made where there is none.
-fn cache(stage: &Stage<'_, '_>, mount: &Mount, target: &str) -> Result<RunMountSource, StageError> {
+fn cache(stage: &Stage<'_, '_>, mount: &Mount, target: &str) -> Result<Cache, StageError> {
     let store = &stage.solver.builder.store;
     let id = mount.id.as_deref().unwrap_or(target);
-    let failed = |source: std::io::Error| {
-        StepError::Execute(crate::executor::ExecuteError::Mount { target: target.to_owned(), source })
-    };
+    let failed = |errno: rustix::io::Errno| cannot_mount(target, errno.into());
     if mount.sharing == CacheSharing::Private {
         return Err(
             StepError::Unsupported("a cache mount with sharing=private is not supported".to_owned()).into()
@@ -222,17 +276,17 @@ fn cache(stage: &Stage<'_, '_>, mount: &Mount, target: &str) -> Result<RunMountS
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok((fs::openat(parent.as_fd(), name, flags, Mode::empty())?, made))
     };
-    let (mounts, _) = make(&build, "mounts", 0o711).map_err(|errno| failed(errno.into()))?;
-    let (directory, made) = make(&mounts, &name, CACHE_MODE).map_err(|errno| failed(errno.into()))?;
+    let (mounts, _) = make(&build, "mounts", 0o711).map_err(failed)?;
+    let (directory, made) = make(&mounts, &name, CACHE_MODE).map_err(failed)?;
     if made {
         let mode = Mode::from_raw_mode(mount.mode.unwrap_or(CACHE_MODE));
         let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
         fs::fchown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             .and_then(|()| fs::fchmod(&directory, mode))
-            .map_err(|errno| failed(errno.into()))?;
+            .map_err(failed)?;
     }
     let path = store.data_root().join("build").join("mounts").join(name);
-    Ok(RunMountSource::Directory { path, subpath: String::new() })
+    Ok(Cache { path, directory })
 }
 
 /// A secret; `None` where nobody has it and nobody must.

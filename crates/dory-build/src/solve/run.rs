@@ -165,6 +165,13 @@ impl Stage<'_, '_> {
         let sources = self.expanded(&add.sources)?;
         let vertex = self.vertex(text, Vec::new());
         let described = history::add(add, &sources);
+        for (flag, given) in
+            [("--checksum", add.checksum.is_some()), ("--keep-git-dir", add.keep_git_dir == Some(true))]
+        {
+            if given {
+                return Err(StepError::Unsupported(format!("ADD {flag} is not supported yet")).into());
+            }
+        }
         let how = How { parents: false, unpack: add.unpack.unwrap_or(true) };
         let made = match sources.paths.iter().find(|path| is_address(path)) {
             Some(address) => {

@@ -169,7 +169,7 @@ impl Options {
             }
         }
         if outputs.is_empty() || (self.push && !is_image) {
-            outputs.push(Output::Image { names: Vec::new(), store: true, push: self.push, insecure: false });
+            outputs.push(Output::Image { names: Vec::new(), push: self.push, insecure: false });
         }
         Ok(outputs)
     }
@@ -287,8 +287,8 @@ fn output(text: &str) -> Result<Output> {
         "local" => Output::Local { directory: dest.context("type=local needs a dest")?.into() },
         "tar" => Output::Tar { sink: sink() },
         "oci" | "docker" => Output::Archive { names: names()?, sink: sink() },
-        "image" => Output::Image { names: names()?, store: true, push: is_pushed, insecure: false },
-        "registry" => Output::Image { names: names()?, store: true, push: true, insecure: false },
+        "image" => Output::Image { names: names()?, push: is_pushed, insecure: false },
+        "registry" => Output::Image { names: names()?, push: true, insecure: false },
         other => bail!("no such output: type={other}"),
     })
 }

@@ -94,7 +94,6 @@ fn dockerfile(path: &str) -> Result<DockerfileSource> {
 fn outputs(plan: &Plan) -> Vec<Output> {
     let image = plan.push.then(|| Output::Image {
         names: plan.destinations.clone(),
-        store: false,
         push: true,
         insecure: plan.insecure,
     });

@@ -91,7 +91,7 @@ impl Options {
             network,
             limits: limits(query)?,
             names: names(query)?,
-            outputs: vec![Output::Image { names: Vec::new(), store: true, push: false, insecure: false }],
+            outputs: vec![Output::Image { names: Vec::new(), push: false, insecure: false }],
             squash: query.boolean("squash"),
             ..Request::default()
         };
