@@ -155,7 +155,7 @@ fn privileged_udp_and_free_ports_and_ranges() {
             host_ports: None,
         },
         PortRequest {
-            protocol: Protocol::Sctp,
+            protocol: Protocol::Udp,
             container_port: 54,
             host_address: ALL.into(),
             also_ipv6: false,
@@ -189,6 +189,32 @@ fn privileged_udp_and_free_ports_and_ranges() {
     assert_eq!((&buffer[..length], peer.ip()), (&b"question"[..], OUTSIDE.into()));
     server.send_to(b"answer", peer).unwrap();
     assert_eq!(client.recv_from(&mut buffer).unwrap(), (6, (ENGINE, 32768).into()));
+}
+
+/// Many kernels lack SCTP; then its port is refused before anything is published.
+#[test]
+fn privileged_sctp_goes_with_the_kernel() {
+    use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+
+    let engine = Engine::new();
+    let request = PortRequest {
+        protocol: Protocol::Sctp,
+        container_port: 54,
+        host_address: ALL.into(),
+        also_ipv6: false,
+        host_ports: None,
+    };
+    let has_sctp = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::SCTP)).is_ok();
+    match engine.publish(&[request]) {
+        Ok(published) => {
+            assert!(has_sctp);
+            assert_eq!(published.ports[0].host_port, 32768);
+        }
+        Err(error) => {
+            assert!(!has_sctp, "{error}");
+            assert!(matches!(error, PublishError::NoProtocol(Protocol::Sctp)), "{error}");
+        }
+    }
 }
 
 #[test]
