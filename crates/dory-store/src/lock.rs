@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -13,6 +14,11 @@ use crate::error::StoreError;
 const FILE: &str = "lock";
 /// How much of the holder's words is repeated, in bytes.
 const HOLDER_LENGTH_MAX: u64 = 4096;
+
+/// How often a lock that somebody holds is tried.
+const ATTEMPTS: u32 = 30;
+/// How long to wait in between.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The data-root's lock, held until dropped.
 #[derive(Debug)]
@@ -29,7 +35,7 @@ impl DataRootLock {
         let file = fs::openat(directory, FILE, flags, Mode::from_raw_mode(0o600))
             .map_err(|errno| error(errno.into()))?;
         let mut file = std::fs::File::from(file);
-        match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match lock(&file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut text = String::new();
@@ -44,4 +50,16 @@ impl DataRootLock {
         write!(file, "pid {}\n{holder}\n", std::process::id()).map_err(error)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Locks, with patience: a child that the last holder started has a copy of the lock until it executes its program, so the
+/// lock may outlive its holder by a moment.
+fn lock(file: impl AsFd) -> Result<(), Errno> {
+    for _ in 0..ATTEMPTS {
+        match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    Err(Errno::WOULDBLOCK)
 }
