@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! {"id":"moby.buildkit.trace","aux":"<StatusResponse in base64>"}     again and again
+//! {"stream":"sha256:…\n"}                                              at the end, where `q` asks for it
 //! {"id":"moby.image.id","aux":{"ID":"sha256:…"}}                       at the end
 //! {"errorDetail":{"message":"…"},"error":"…"}                          or this
 //! ```
@@ -142,7 +143,7 @@ impl TracedBuilds {
         }
         let build = self.buildkit.solve(request).map_err(|status| api_error(&status))?;
         let (sender, mut lines) = mpsc::channel(LINES);
-        tokio::spawn(tell(build, sender));
+        tokio::spawn(tell(build, query.boolean("q"), sender));
         let lines = futures_util::stream::poll_fn(move |context| lines.poll_recv(context));
         // A build ends with its client.
         Ok(streamed("application/json", StreamEnd::Client, lines))
@@ -171,8 +172,9 @@ fn api_error(status: &Status) -> ApiError {
     }
 }
 
-/// Tells the story and then the result, until the client has gone.
-async fn tell(build: TracedBuild, lines: mpsc::Sender<Bytes>) {
+/// Tells the story and then the result, until the client has gone. Who asks for quiet (`q`) prints the text that streams and
+/// nothing else, so the image's id comes that way too.
+async fn tell(build: TracedBuild, quiet: bool, lines: mpsc::Sender<Bytes>) {
     let TracedBuild { mut follower, result } = build;
     let story = async {
         while let Some(message) = follower.next_encoded().await {
@@ -188,7 +190,12 @@ async fn tell(build: TracedBuild, lines: mpsc::Sender<Bytes>) {
     };
     let line = match result {
         Ok(response) => match response.get("containerimage.config.digest") {
-            Some(id) => json!({"id": "moby.image.id", "aux": {"ID": id}}),
+            Some(id) => {
+                if quiet && lines.send(json_line(&json!({"stream": format!("{id}\n")}))).await.is_err() {
+                    return;
+                }
+                json!({"id": "moby.image.id", "aux": {"ID": id}})
+            }
             None => return,
         },
         Err(status) => json!({"errorDetail": {"message": status.message()}, "error": status.message()}),
