@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard_buildkit_proto::health::{HealthCheckResponse, health_check_response::ServingStatus};
 use http::{HeaderMap, Request, Response};
@@ -76,6 +77,9 @@ impl std::fmt::Debug for TracedBuild {
     }
 }
 
+/// How long a received context is kept that no build has: as long as BuildKit keeps sources by default.
+const CONTEXTS_KEPT: Duration = Duration::from_secs(48 * 60 * 60);
+
 impl BuildKit {
     /// BuildKit over `host`, whose data are in `data_root`; calls of sessions wait on `runtime`.
     pub fn new(host: Arc<dyn Host>, data_root: &Path, runtime: Handle) -> Self {
@@ -85,15 +89,17 @@ impl BuildKit {
             directories: ContextDirectories::new(context_folder(data_root)),
             runtime,
         };
+        let directories = workshop.directories.clone();
+        workshop.runtime.spawn_blocking(move || directories.forget(CONTEXTS_KEPT));
         let jobs = Jobs::default();
         let control = Control::new(workshop.clone(), jobs.clone());
         let gateway = Gateway::new(workshop.clone(), jobs.clone());
         Self(Arc::new(Services { workshop, jobs, control, gateway }))
     }
 
-    /// The directories that contexts are received into.
-    pub fn directories(&self) -> &ContextDirectories {
-        &self.0.workshop.directories
+    /// Removes the contexts that were received and that no build has now (`docker builder prune`). Blocks.
+    pub fn forget_contexts(&self) {
+        self.0.workshop.directories.forget(Duration::ZERO);
     }
 
     /// Serves calls on `stream` until the client closes it.

@@ -120,6 +120,12 @@ impl TracedBuilds {
                 }
                 self.build(query, request.into_body()).await.unwrap_or_else(IntoResponse::into_response)
             }
+            "/build/prune" => {
+                let buildkit = self.buildkit;
+                // What cannot be removed is told of in the log; the cache is pruned all the same.
+                let _ = tokio::task::spawn_blocking(move || buildkit.forget_contexts()).await;
+                next.run(request).await
+            }
             "/build/cancel" if self.cancel(&Query::parse(request.uri())) => StatusCode::OK.into_response(),
             _ => next.run(request).await,
         }

@@ -7,6 +7,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageResponse, PruneRequest
 
 use crate::grpc::{Code, Reply, Status};
 use crate::host::{CacheRecord, Host, PruneOptions};
+use crate::solve::Workshop;
 use crate::status::to_timestamp;
 
 /// What is in the cache.
@@ -17,15 +18,19 @@ pub(super) async fn disk_usage(host: &Arc<dyn Host>) -> Result<Reply, Status> {
 }
 
 /// Removes from the cache, and tells what.
-pub(super) async fn prune(host: &Arc<dyn Host>, request: PruneRequest) -> Result<Reply, Status> {
-    let host = host.clone();
+pub(super) async fn prune(workshop: &Workshop, request: PruneRequest) -> Result<Reply, Status> {
+    let Workshop { host, directories, .. } = workshop.clone();
     let options = PruneOptions {
         all: request.all,
         unused_for: Duration::from_nanos(u64::try_from(request.keep_duration).unwrap_or_default()),
         keep_bytes: u64::try_from(request.reserved_space.max(request.max_used_space)).unwrap_or_default(),
         filters: request.filter,
     };
-    let removed = blocking(move || host.prune(&options)).await?;
+    let removed = blocking(move || {
+        directories.forget(options.unused_for);
+        host.prune(&options)
+    });
+    let removed = removed.await?;
     Ok(Reply::stream(|sender| async move {
         for record in removed {
             sender.send(&usage(record)).await?;

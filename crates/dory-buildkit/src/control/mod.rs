@@ -62,7 +62,7 @@ impl Control {
                 record: vec![worker_record(&self.workshop.host.worker())],
             })),
             "DiskUsage" => cache::disk_usage(&self.workshop.host).await,
-            "Prune" => cache::prune(&self.workshop.host, call.message().await?).await,
+            "Prune" => cache::prune(&self.workshop, call.message().await?).await,
             "ListenBuildHistory" => history::listen(&self.jobs, call.message().await?),
             "Session" => Ok(self.session(call)),
             "UpdateBuildHistory" => history::update(&self.jobs, &call.message().await?),

@@ -87,11 +87,19 @@ impl ContextDirectories {
         }
     }
 
+    /// Removes what no build has and none has had for `unused`; what cannot be removed is left for the next time, and told of.
+    pub fn forget(&self, unused: Duration) {
+        if let Err(error) = self.prune(unused) {
+            let folder = self.0.folder.display();
+            tracing::warn!(folder = %folder, error = %error, "Cannot look for build contexts that nobody needs");
+        }
+    }
+
     /// Removes what no build has and none has had for `unused`.
     ///
     /// # Errors
     /// The folder cannot be read. What cannot be removed is left for the next time.
-    pub fn prune(&self, unused: Duration) -> io::Result<()> {
+    fn prune(&self, unused: Duration) -> io::Result<()> {
         let entries = match std::fs::read_dir(&self.0.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
