@@ -16,6 +16,7 @@ mod error;
 mod header;
 mod ids;
 mod layered;
+mod links;
 mod pack;
 mod place;
 mod tree;

@@ -1,6 +1,5 @@
 //! A container's files as the container sees them.
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,11 +9,10 @@ use rustix::io::Errno;
 use super::FileError;
 use super::error::text;
 use super::ids::IdMap;
+use super::links::follow;
 use super::pack::Packer;
 use super::place::Place;
 
-/// Links that are followed at most, as the kernel does (path_resolution(7)).
-const LINKS_MAX: usize = 40;
 /// How often a walk is begun again that renames elsewhere disturbed (openat2(2), `EAGAIN`).
 const DISTURBED_MAX: usize = 10_000;
 
@@ -87,39 +85,18 @@ impl Tree {
 
     /// Follows every link of `place` as the container would; what does not exist is taken as it is written.
     fn evaluate(&self, place: &Place) -> Result<Vec<u8>, Errno> {
-        let mut waiting: VecDeque<Vec<u8>> = place.components().iter().cloned().collect();
-        let mut walked: Vec<Vec<u8>> = Vec::new();
-        let mut links = 0;
-        while let Some(name) = waiting.pop_front() {
-            match name.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    walked.pop();
-                    continue;
-                }
-                _ => walked.push(name),
-            }
+        let read_link = |walked: &[Vec<u8>]| {
             let flags = OFlags::PATH | OFlags::NOFOLLOW;
-            let path = walked.join(&b'/');
-            let target = match open_in_root(self.root(), &path, flags, ResolveFlags::NO_SYMLINKS) {
-                Ok(fd) if is(&fs::fstat(&fd)?, FileType::Symlink) => fs::readlinkat(&fd, "", Vec::new())?,
-                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => continue,
-                Err(errno) => return Err(errno),
-            };
-            links += 1;
-            if links > LINKS_MAX {
-                return Err(Errno::LOOP);
+            match open_in_root(self.root(), &walked.join(&b'/'), flags, ResolveFlags::NO_SYMLINKS) {
+                Ok(fd) if is(&fs::fstat(&fd)?, FileType::Symlink) => {
+                    fs::readlinkat(&fd, "", Vec::new()).map(|target| Some(target.into_bytes()))
+                }
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+                Err(errno) => Err(errno),
             }
-            walked.pop();
-            let target = target.as_bytes();
-            if target.starts_with(b"/") {
-                walked.clear();
-            }
-            for component in target.split(|byte| *byte == b'/').rev() {
-                waiting.push_front(component.to_vec());
-            }
-        }
-        Ok(walked.join(&b'/'))
+        };
+        let end = follow(place.components().iter().cloned(), true, read_link)?.ok_or(Errno::LOOP)?;
+        Ok(end.join(&b'/'))
     }
 }
 

@@ -1,6 +1,5 @@
 //! Files to copy from, read without any mount: a directory, or layers merged.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -10,10 +9,8 @@ use rustix::io::Errno;
 
 use super::FileError;
 use super::layered::{Merged, MergedEntry};
+use super::links::follow;
 use super::tree::{is, reopen};
-
-/// Links that are followed at most, as the kernel does (path_resolution(7)).
-const LINKS_MAX: usize = 40;
 
 /// A tree of files as one sees it whose root it is: links and `..` lead nowhere out of it.
 #[derive(Debug)]
@@ -93,39 +90,12 @@ impl View {
     /// # Errors
     /// [`FileError::Path`]; a link that leads round in circles is `ELOOP`.
     pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Vec<Vec<u8>>, FileError> {
-        let mut waiting: VecDeque<Vec<u8>> = path.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect();
-        let mut walked: Vec<Vec<u8>> = Vec::new();
-        let mut links = 0;
-        while let Some(name) = waiting.pop_front() {
-            match name.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    walked.pop();
-                    continue;
-                }
-                _ => walked.push(name),
-            }
-            let is_last = waiting.iter().all(|name| name.is_empty() || name == b".");
-            if is_last && !follow_last {
-                break;
-            }
-            let Some(node) = self.exactly(&walked)?.filter(|node| node.kind() == FileType::Symlink) else {
-                continue;
-            };
-            links += 1;
-            if links > LINKS_MAX {
-                return Err(FileError::at("readlink", path, Errno::LOOP));
-            }
-            walked.pop();
-            let target = node.link_target()?;
-            if target.starts_with(b"/") {
-                walked.clear();
-            }
-            for component in target.split(|byte| *byte == b'/').rev() {
-                waiting.push_front(component.to_vec());
-            }
-        }
-        Ok(walked)
+        let components = path.split(|byte| *byte == b'/');
+        let read_link = |walked: &[Vec<u8>]| match self.exactly(walked)? {
+            Some(node) if node.kind() == FileType::Symlink => node.link_target().map(Some),
+            _ => Ok(None),
+        };
+        follow(components, follow_last, read_link)?.ok_or_else(|| FileError::at("readlink", path, Errno::LOOP))
     }
 
     /// What is at `path`, links on the way followed, the last one too where `follow_last`; `None` where there is nothing.
