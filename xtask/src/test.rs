@@ -85,12 +85,9 @@ pub fn build_tests() -> Result<()> {
 /// A case fails.
 pub fn blackbox(tools: &Path, dory: &Path, arguments: &[String]) -> Result<()> {
     let images = images::make(Some(dory))?;
-    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    let mut command = with_both_engines("run", tools, dory);
     command
-        .args(["run", "--dockerd", "/usr/sbin/dockerd"])
-        .args([Path::new("--dory"), dory, Path::new("--tools"), tools, Path::new("--images"), &images])
-        .arg("--cases")
-        .arg(paths::repository().join("tests/cases"))
+        .args([Path::new("--images"), &images, Path::new("--cases"), &paths::repository().join("tests/cases")])
         .args(arguments);
     run(&mut command)
 }
@@ -100,12 +97,8 @@ pub fn blackbox(tools: &Path, dory: &Path, arguments: &[String]) -> Result<()> {
 /// # Errors
 /// A file differs.
 pub fn unpacked(tools: &Path, dory: &Path) -> Result<()> {
-    let mut command = isolated(&paths::built("debug", "dory-tests"));
-    command
-        .args(["unpacked", "--dockerd", "/usr/sbin/dockerd"])
-        .args([Path::new("--dory"), dory, Path::new("--tools"), tools])
-        .args([Path::new("--archive"), &images::debian()?]);
-    run(&mut command)
+    let mut command = with_both_engines("unpacked", tools, dory);
+    run(command.args([Path::new("--archive"), &images::debian()?]))
 }
 
 /// Compares what dory and dockerd answer about the same things.
@@ -113,18 +106,12 @@ pub fn unpacked(tools: &Path, dory: &Path) -> Result<()> {
 /// # Errors
 /// An engine does not start, or something differs that docs/compatibility.md does not list.
 pub fn inspector(arguments: &[String]) -> Result<()> {
-    let tools = setup::tools()?;
-    let dory = release()?;
-    let images = images::make(Some(&dory))?;
     let repository = paths::repository();
-    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    let mut command = beside_dockerd("inspector", &[])?;
     command
-        .args(["inspector", "--dockerd", "/usr/sbin/dockerd"])
-        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools, Path::new("--images"), &images])
         .args([Path::new("--sets"), &repository.join("tests/inspector.sets")])
-        .args([Path::new("--known"), &repository.join("docs/compatibility.md")])
-        .args(arguments);
-    run(&mut command)
+        .args([Path::new("--known"), &repository.join("docs/compatibility.md")]);
+    run(command.args(arguments))
 }
 
 /// Compares the images that dory and dockerd build of the same Dockerfiles.
@@ -132,35 +119,20 @@ pub fn inspector(arguments: &[String]) -> Result<()> {
 /// # Errors
 /// An engine does not start, or something differs that docs/compatibility.md does not list.
 pub fn build_compare(arguments: &[String]) -> Result<()> {
-    let tools = setup::tools()?;
-    let dory = release()?;
-    let images = images::make(Some(&dory))?;
     let repository = paths::repository();
-    let mut command = isolated(&paths::built("debug", "dory-tests"));
+    let mut command = beside_dockerd("build-compare", &[])?;
     command
-        .args(["build-compare", "--dockerd", "/usr/sbin/dockerd"])
-        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools, Path::new("--images"), &images])
         .args([Path::new("--dockerfiles"), &repository.join("tests/dockerfiles")])
-        .args([Path::new("--known"), &repository.join("docs/compatibility.md")])
-        .args(arguments);
-    run(&mut command)
+        .args([Path::new("--known"), &repository.join("docs/compatibility.md")]);
+    run(command.args(arguments))
 }
 
-/// Measures the release binary beside dockerd.
+/// Measures the release binary beside dockerd: starts and sizes, networks, many containers.
 ///
 /// # Errors
 /// An engine does not start, or does not run containers.
 pub fn bench(arguments: &[String]) -> Result<()> {
-    let tools = setup::tools()?;
-    crate::debian::install(&["crun", "iperf3"])?;
-    let dory = release()?;
-    let images = images::make(Some(&dory))?;
-    let mut command = isolated(&paths::built("debug", "dory-tests"));
-    command
-        .args(["bench", "--dockerd", "/usr/sbin/dockerd"])
-        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools, Path::new("--images"), &images])
-        .args(arguments);
-    run(&mut command)
+    run(beside_dockerd("bench", &["crun", "iperf3"])?.args(arguments))
 }
 
 /// Measures builds with the release binary, beside dockerd and Buildah.
@@ -168,32 +140,37 @@ pub fn bench(arguments: &[String]) -> Result<()> {
 /// # Errors
 /// An engine does not start, or a build fails.
 pub fn bench_build(arguments: &[String]) -> Result<()> {
-    let tools = setup::tools()?;
-    crate::debian::install(&["buildah"])?;
-    let dory = release()?;
-    let images = images::make(Some(&dory))?;
-    let mut command = isolated(&paths::built("debug", "dory-tests"));
-    command
-        .args(["bench-builds", "--dockerd", "/usr/sbin/dockerd"])
-        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools, Path::new("--images"), &images])
-        .args(arguments);
-    run(&mut command)
+    run(beside_dockerd("bench-builds", &["buildah"])?.args(arguments))
 }
 
-/// Measures what images take.
+/// Measures what images take, beside dockerd and, where it is installed, podman.
 ///
 /// # Errors
 /// An engine or a tool fails.
 pub fn bench_images(arguments: &[String]) -> Result<()> {
     let tools = setup::tools()?;
+    let mut command = with_both_engines("bench-images", &tools, &release()?);
+    run(command.args([Path::new("--material"), &paths::cache().join("bench-image")]).args(arguments))
+}
+
+/// The tests' program with a verb that lets both engines do the same with the test images.
+fn beside_dockerd(verb: &str, packages: &[&str]) -> Result<Command> {
+    let tools = setup::tools()?;
+    crate::debian::install(packages)?;
     let dory = release()?;
+    let images = images::make(Some(&dory))?;
+    let mut command = with_both_engines(verb, &tools, &dory);
+    command.arg("--images").arg(images);
+    Ok(command)
+}
+
+/// The tests' program with a verb and both engines.
+fn with_both_engines(verb: &str, tools: &Path, dory: &Path) -> Command {
     let mut command = isolated(&paths::built("debug", "dory-tests"));
     command
-        .args(["bench-images", "--dockerd", "/usr/sbin/dockerd"])
-        .args([Path::new("--dory"), &dory, Path::new("--tools"), &tools])
-        .args([Path::new("--material"), &paths::cache().join("bench-image")])
-        .args(arguments);
-    run(&mut command)
+        .args([verb, "--dockerd", "/usr/sbin/dockerd"])
+        .args([Path::new("--dory"), dory, Path::new("--tools"), tools]);
+    command
 }
 
 /// A command in pid and mount namespaces of its own: whatever it starts and mounts ends with it.
