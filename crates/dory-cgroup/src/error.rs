@@ -122,20 +122,6 @@ pub enum CgroupError {
     },
 }
 
-impl CgroupError {
-    /// The error and its causes in one line.
-    pub(crate) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        text
-    }
-}
-
 /// A limit that is not in force, and why. Where the caller asked for it by name that is an error to report; else it is
 /// a fact to state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,11 +143,11 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// A limit that the caller asked for.
     pub(crate) fn requested(what: &str, error: &CgroupError) -> Self {
-        Self { what: what.to_owned(), requested: true, reason: error.chain() }
+        Self { what: what.to_owned(), requested: true, reason: dory_types::with_causes(error) }
     }
 
     /// Something that the engine does by itself.
     pub(crate) fn stated(what: &str, error: &CgroupError) -> Self {
-        Self { what: what.to_owned(), requested: false, reason: error.chain() }
+        Self { what: what.to_owned(), requested: false, reason: dory_types::with_causes(error) }
     }
 }

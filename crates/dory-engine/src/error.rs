@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use dory_types::with_causes;
+
 /// The sort of a failure; the API layer maps it to a status in one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -77,7 +79,7 @@ impl EngineError {
         operation: impl fmt::Display,
         error: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self::internal(format!("{operation}: {}", chain(&error))).caused_by(error)
+        Self::internal(format!("{operation}: {}", with_causes(&error))).caused_by(error)
     }
 
     /// The sort of failure.
@@ -89,18 +91,6 @@ impl EngineError {
     pub fn message(&self) -> &str {
         &self.message
     }
-}
-
-/// The messages of `error` and of everything below it, joined as Go joins wrapped errors.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl fmt::Display for EngineError {

@@ -169,7 +169,7 @@ pub(crate) fn store_error(error: StoreError) -> EngineError {
         StoreErrorKind::InvalidParameter => ErrorKind::Invalid,
         StoreErrorKind::Internal => ErrorKind::Internal,
     };
-    EngineError::new(kind, crate::error::chain(&error)).caused_by(error)
+    EngineError::new(kind, dory_types::with_causes(&error)).caused_by(error)
 }
 
 impl ImportOptions {

@@ -165,7 +165,7 @@ fn forward(network: &BridgeNetwork, upstreams: Vec<IpAddr>) -> (Option<IpAddr>, 
     let upstreams = upstreams.into_iter().map(|address| SocketAddr::new(address, 53)).collect();
     let warn = |error: &dyn std::error::Error| {
         tracing::warn!(
-            error = crate::error::chain(error),
+            error = dory_types::with_causes(error),
             "Containers have no way to the engine's resolvers"
         );
     };

@@ -143,7 +143,7 @@ impl Inner {
             // The record may be as good as any: an engine without its container would look like one that lost it.
             true => EngineError::new(
                 ErrorKind::Unavailable,
-                format!("cannot tell whether container {id} runs: {}", crate::error::chain(&error)),
+                format!("cannot tell whether container {id} runs: {}", dory_types::with_causes(&error)),
             ),
             false => EngineError::failed("cannot read the container's record", error),
         })?;

@@ -325,18 +325,6 @@ fn wait(retry_after: &Option<Duration>) -> String {
     retry_after.map_or_else(String::new, |wait| format!(" (try again in {} s)", wait.as_secs()))
 }
 
-/// The messages of `error` and of everything below it.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 /// What a registry says about a refused request (distribution-spec, "Error Codes"); shown as dockerd shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RegistryMessage {

@@ -5,12 +5,11 @@
 mod server;
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dory_registry::{Credentials, Descriptor, MediaType, RegistryError, RegistryErrorKind, Remote, Secret};
-use dory_types::Digest;
+use dory_types::{Digest, with_causes};
 use server::{Answer, Request, Server, answer, head, missing};
 
 /// What every registry says to `GET /v2/`.
@@ -18,22 +17,11 @@ fn greeting(_: &Request) -> Answer {
     answer("200 OK", &[], b"{}")
 }
 
-/// A failure in all of its words.
-fn words(error: &RegistryError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
-}
-
 /// Why the image `x` of a registry that answers so cannot be had.
 async fn refusal(answers: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> String {
     let server = Server::start(answers).await;
     let error = server.remote().resolve(&server.reference("x"), None).await.unwrap_err();
-    words(&error)
+    with_causes(&error)
 }
 
 fn manifest_of(layers: &[Descriptor]) -> Vec<u8> {
@@ -129,7 +117,7 @@ async fn blobs_of_a_wrong_length_or_content() {
         let answers = std::sync::Mutex::new(Some(answers));
         let (result, _) =
             fetch(&content, move |_| answers.lock().unwrap().take().unwrap_or_else(missing)).await;
-        let text = words(&result.unwrap_err());
+        let text = with_causes(&result.unwrap_err());
         assert!(text.contains(expected), "{text}");
     }
 }
@@ -170,7 +158,7 @@ async fn a_blob_that_breaks_off_goes_on_where_it_was() {
         _ => answer("206 Partial Content", &[("Content-Range", "bytes 5000-9999/10000")], &served[5_000..]),
     })
     .await;
-    let text = words(&result.unwrap_err());
+    let text = with_causes(&result.unwrap_err());
     assert!(text.contains("no usable `Content-Range`"), "{text}");
 }
 
@@ -179,13 +167,13 @@ async fn a_blob_that_always_breaks_off_or_hangs() {
     let content = vec![1; 10_000];
     let served = content.clone();
     let (result, requests) = fetch(&content, move |_| part(&served, &Request::default(), 1_000)).await;
-    let text = words(&result.unwrap_err());
+    let text = with_causes(&result.unwrap_err());
     assert!(text.contains("broke off after 1000 of 10000 bytes, in 3 attempts"), "{text}");
     assert_eq!(requests.len(), 3);
     let (result, _) =
         fetch(&content, |_| Answer::Hang([head("200 OK", &[], Some(10_000)).as_bytes(), &[1; 10]].concat()))
             .await;
-    let text = words(&result.unwrap_err());
+    let text = with_causes(&result.unwrap_err());
     assert!(text.contains("no answer within 1 s"), "{text}");
 }
 
@@ -233,7 +221,7 @@ async fn whom_a_redirect_leads_to_gets_nothing_out_of_us() {
     })
     .await;
     let error = registry.remote().resolve(&registry.reference("x"), None).await.unwrap_err();
-    let text = words(&error);
+    let text = with_causes(&error);
     assert!(!text.contains("secret") && !text.contains("hidden"), "{text}");
     assert!(storage.requests().iter().all(|request| request.header("authorization").is_empty()));
 }
@@ -299,10 +287,10 @@ async fn wrong_credentials_and_none() {
     let server = Server::start(move |_| answer("401 Unauthorized", &challenge, body)).await;
     let resolve = async |remote: Remote| remote.resolve(&server.reference("x"), None).await.unwrap_err();
     let error = resolve(server.remote()).await;
-    assert_eq!(words(&error), "unauthorized: authentication required");
+    assert_eq!(with_causes(&error), "unauthorized: authentication required");
     assert_eq!(error.kind(), RegistryErrorKind::Unauthorized);
     let error = resolve(server.remote_with(Credentials::Anonymous)).await;
-    assert!(words(&error).ends_with("no basic auth credentials"), "{error}");
+    assert!(with_causes(&error).ends_with("no basic auth credentials"), "{error}");
     assert!(server.requests().len() <= 3, "nobody asks for ever");
 }
 

@@ -5,12 +5,13 @@
 
 mod archives;
 
+use dory_types::with_causes;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use archives::{Layer, chain, store, tree};
+use archives::{Layer, store, tree};
 use dory_store::{ImagePlatform, ImportOptions, Store, StoreError};
 use rustix::fs::lgetxattr;
 use tar::EntryType;
@@ -101,7 +102,7 @@ fn privileged_climbing_archives_leave_nothing() {
     ];
     for (name, tar, message) in cases {
         let error = import(&store, &tar).expect_err(name);
-        let text = chain(&error);
+        let text = with_causes(&error);
         assert!(text.contains(message), "{name}: {text}");
         store.wait_until_removed();
         assert_eq!(tree(directory.path()), before, "{name}");
@@ -338,7 +339,7 @@ fn privileged_in_a_user_namespace() {
 fn child_in_a_user_namespace() {
     let (_directory, store) = store();
     let foreign = Layer::new().entry(EntryType::Regular, "f", "", b"", |header| header.set_uid(1000)).tar();
-    let text = chain(&import(&store, &foreign).unwrap_err());
+    let text = with_causes(&import(&store, &foreign).unwrap_err());
     assert!(text.contains("`f` belongs to 1000:0, which is not mapped in this user namespace"), "{text}");
     let tar = Layer::new()
         .file("a", b"x")

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use archives::{Layer, chain, docker_archive, store, tree};
+use archives::{Layer, docker_archive, store, tree};
 use dory_store::{
     ImagePlatform, ImageUser, ImportOptions, Owner, RemoveOptions, Removed, Store, StoreErrorKind, copy_up,
 };
-use dory_types::{ContainerId, ImageId, VolumeName};
+use dory_types::{ContainerId, ImageId, VolumeName, with_causes};
 
 fn container(number: u8) -> ContainerId {
     ContainerId::from_bytes([number; 32])
@@ -137,7 +137,7 @@ fn privileged_import_applies_changes() {
     let wrong = ImportOptions { changes: vec!["FROM x".to_owned()], ..options };
     let error = store.import(tar.as_slice(), wrong).unwrap_err();
     assert_eq!(
-        (error.kind(), chain(&error)),
+        (error.kind(), with_causes(&error)),
         (StoreErrorKind::InvalidParameter, "FROM is not a valid change command".to_owned())
     );
     store.wait_until_removed();

@@ -9,9 +9,9 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
-use archives::{Layer, chain, config, gzip, store, tree, zstd};
+use archives::{Layer, config, gzip, store, tree, zstd};
 use dory_store::{Distribution, ExpectedLayer, NewImage, RemoveOptions, Store, UnpackLimits};
-use dory_types::{Digest, ImageReference};
+use dory_types::{Digest, ImageReference, with_causes};
 use tar::EntryType;
 
 /// How many layers the store has on its disk.
@@ -69,7 +69,7 @@ fn privileged_archives_are_written_again_byte_for_byte() {
             let mut written = Vec::new();
             store
                 .export_layer(&layer, &mut written)
-                .unwrap_or_else(|error| panic!("{name}: {}", chain(&error)));
+                .unwrap_or_else(|error| panic!("{name}: {}", with_causes(&error)));
             assert!(written == tar, "{name}: {} bytes instead of {}", written.len(), tar.len());
             assert_eq!(store.layer(&layer.diff_id()).unwrap().archive_size, tar.len() as u64, "{name}");
         }
@@ -84,10 +84,10 @@ fn privileged_changed_layers_are_found_out() {
     let file = directory.path().join("data/layers").join(layer.diff_id().hex()).join("fs/a");
     std::fs::write(&file, "behind").unwrap();
     let error = store.export_layer(&layer, &mut std::io::sink()).unwrap_err();
-    assert!(chain(&error).contains("have changed"), "{}", chain(&error));
+    assert!(with_causes(&error).contains("have changed"), "{}", with_causes(&error));
     std::fs::write(&file, "b").unwrap();
     let error = store.export_layer(&layer, &mut std::io::sink()).unwrap_err();
-    assert!(chain(&error).contains("cannot read `a` of the layer"), "{}", chain(&error));
+    assert!(with_causes(&error).contains("cannot read `a` of the layer"), "{}", with_causes(&error));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn privileged_what_is_not_verified_leaves_nothing() {
     ];
     for (name, expected, message) in cases {
         let error = store.ingest_layer(blob.as_slice(), &expected).unwrap_err();
-        assert!(chain(&error).contains(message), "{name}: {}", chain(&error));
+        assert!(with_causes(&error).contains(message), "{name}: {}", with_causes(&error));
         assert_eq!(layers(directory.path()), 0, "{name}");
     }
     struct Breaks<'a>(&'a [u8]);
@@ -130,7 +130,7 @@ fn privileged_what_is_not_verified_leaves_nothing() {
         }
     }
     let error = store.ingest_layer(Breaks(&blob[..blob.len() / 2]), &right).unwrap_err();
-    assert!(chain(&error).contains("the connection broke"), "{}", chain(&error));
+    assert!(with_causes(&error).contains("the connection broke"), "{}", with_causes(&error));
     store.wait_until_removed();
     let left = tree(&directory.path().join("data"));
     assert!(!left.iter().any(|name| name.starts_with("tmp/") || name.starts_with("layers/")), "{left:?}");
@@ -149,10 +149,10 @@ fn privileged_layers_are_written_by_a_function() {
         sink.write_all(&half)?;
         Err(std::io::Error::other("the container's files went away"))
     });
-    assert!(chain(&written.unwrap_err()).ends_with("the container's files went away"));
+    assert!(with_causes(&written.unwrap_err()).ends_with("the container's files went away"));
     let refused = Layer::new().file("../a", &[1; 3_000_000]).tar();
     let error = store.ingest_written(|sink| sink.write_all(&refused)).unwrap_err();
-    assert!(chain(&error).contains("climbs out"), "{}", chain(&error));
+    assert!(with_causes(&error).contains("climbs out"), "{}", with_causes(&error));
     assert_eq!(layers(directory.path()), 0);
 }
 
@@ -183,7 +183,11 @@ fn privileged_layers_stay_as_long_as_somebody_needs_them() {
         parent: None,
     };
     let error = store.add_image(image(vec![ingest(&one)])).unwrap_err();
-    assert!(chain(&error).contains("the layers are not those of the configuration"), "{}", chain(&error));
+    assert!(
+        with_causes(&error).contains("the layers are not those of the configuration"),
+        "{}",
+        with_causes(&error)
+    );
     let id = store.add_image(image(vec![ingest(&one), ingest(&two)])).unwrap().id;
     let leases = store.lease_layers(&id).unwrap();
     store.remove_image("example.org/a:1", RemoveOptions::default(), &|_| Vec::new()).unwrap();

@@ -1,6 +1,7 @@
 //! Ids, names, references and digests as newtypes, and nothing that does I/O.
 
 mod boolean;
+mod causes;
 mod digest;
 mod duration;
 mod id;
@@ -11,6 +12,7 @@ mod size;
 mod timestamp;
 
 pub use boolean::parse_bool;
+pub use causes::with_causes;
 pub use digest::{Digest, DigestError};
 pub use duration::{DurationError, GoDuration, human_duration};
 pub use id::{ContainerId, ExecId, IdError, ImageId, NetworkId};

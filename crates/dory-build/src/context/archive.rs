@@ -9,7 +9,7 @@ use dory_store::{IdMap, Ownership, Store, Tree, UnpackOptions};
 use super::{Context, ContextError, ContextTree, Need};
 use crate::cancel::Cancel;
 use crate::images::TransferProgress;
-use crate::operations::select::chain;
+use dory_types::with_causes;
 
 /// A tar archive, compressed (gzip, zstd) or not, that is read once.
 pub struct ArchiveContext {
@@ -32,7 +32,7 @@ impl ArchiveContext {
 
 impl Context for ArchiveContext {
     fn open(&self, _: &Need, _: &TransferProgress<'_>, _: &Cancel) -> Result<ContextTree, ContextError> {
-        let error = |error: &dyn std::error::Error| ContextError::Archive(chain(error));
+        let error = |error: &dyn std::error::Error| ContextError::Archive(with_causes(error));
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
         let source = source.ok_or_else(|| ContextError::Archive("it was read before".to_owned()))?;
         let scratch = self.store.build_scratch().map_err(|failure| error(&failure))?;

@@ -12,13 +12,13 @@ use dory_store::{
     ArchiveKind, Attributes, FileError, IdMap, LayerArchive, LayerLease, Node, Store, Tree, UnpackOptions,
     View,
 };
-use dory_types::Digest;
+use dory_types::{Digest, with_causes};
 use rustix::fs::FileType;
 
 use super::digests::FileDigests;
 use super::key::Key;
 use super::permissions::Permissions;
-use super::select::{Selected, chain, clean, select};
+use super::select::{Selected, clean, select};
 use super::walk::{Filters, Visit, walk};
 use crate::error::StepError;
 
@@ -93,7 +93,7 @@ pub(crate) struct PreparedCopy<'a> {
 }
 
 fn failed(path: &str) -> impl Fn(FileError) -> StepError {
-    move |error| StepError::Copy { path: path.to_owned(), message: chain(&error) }
+    move |error| StepError::Copy { path: path.to_owned(), message: with_causes(&error) }
 }
 
 impl<'a> CopyFiles<'a> {

@@ -2,6 +2,7 @@
 
 use dory_dockerfile::{Glob, IgnorePatterns};
 use dory_store::{FileError, Node, View};
+use dory_types::with_causes;
 
 use crate::error::StepError;
 
@@ -36,7 +37,7 @@ pub(crate) fn select(
     ignore: Option<&IgnorePatterns>,
 ) -> Result<Vec<Selected>, StepError> {
     let components = clean(pattern);
-    let files = |error: FileError| StepError::Copy { path: pattern.to_owned(), message: chain(&error) };
+    let files = |error: FileError| StepError::Copy { path: pattern.to_owned(), message: with_causes(&error) };
     let is_literal = !components.iter().any(|component| component.contains(['*', '?', '[', '\\']));
     let mut found = Vec::new();
     if is_literal {
@@ -145,18 +146,6 @@ fn distance(one: &str, other: &str) -> usize {
         }
     }
     row[other.len()]
-}
-
-/// The messages of `error` and of everything below it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use dory_store::{IdMap, LayeredFiles, Ownership, Store, Tree, UnpackOptions};
 use rustix::fs::{self, Mode, OFlags};
 
-use crate::operations::select::chain;
 use crate::outcome::PlatformResult;
+use dory_types::with_causes;
 
 /// Bytes that are written at once.
 const BUFFER: usize = 256 << 10;
@@ -18,8 +18,8 @@ pub(super) fn tar(store: &Arc<Store>, result: &PlatformResult, sink: impl Write)
     let mut sink = BufWriter::with_capacity(BUFFER, sink);
     let directories = store.layer_directories(&result.layers);
     if let Some((top, lower)) = directories.split_first() {
-        let files = LayeredFiles::open(top, lower, IdMap::default()).map_err(|error| chain(&error))?;
-        files.export(&mut sink).map_err(|error| chain(&error))?;
+        let files = LayeredFiles::open(top, lower, IdMap::default()).map_err(|error| with_causes(&error))?;
+        files.export(&mut sink).map_err(|error| with_causes(&error))?;
     } else {
         // Two blocks of zeros are an archive without anything.
         sink.write_all(&[0; 1024]).map_err(|error| error.to_string())?;
@@ -44,7 +44,7 @@ pub(super) fn local(store: &Arc<Store>, result: &PlatformResult, directory: &Pat
         let unpacked = Tree::new(root, IdMap::default()).unpack("/", reader, options);
         let written = writing.join().unwrap_or_else(|_| Err("the archive's writer panicked".to_owned()));
         // An unpacker that gave up breaks the pipe: its word is the better one.
-        unpacked.map_err(|error| chain(&error)).and(written)
+        unpacked.map_err(|error| with_causes(&error)).and(written)
     })
 }
 

@@ -109,7 +109,7 @@ impl Stage<'_, '_> {
     ) -> Result<(dory_store::LayerLease, String), StageError> {
         let failed = |error: dory_store::FileError| StepError::Copy {
             path: path.to_owned(),
-            message: crate::operations::select::chain(&error),
+            message: dory_types::with_causes(&error),
         };
         let below = dory_store::View::of_layers(&[]).map_err(failed)?;
         let node = source.view.find(path.as_bytes(), true).map_err(failed)?;

@@ -254,7 +254,7 @@ impl Stage<'_, '_> {
         let view = self.view()?;
         let there = view.find(directory.as_bytes(), true).map_err(|error| StepError::Copy {
             path: directory.to_owned(),
-            message: crate::operations::select::chain(&error),
+            message: dory_types::with_causes(&error),
         })?;
         let mut key = Key::new("workdir/1");
         for layer in &self.layers {

@@ -19,8 +19,8 @@ use crate::images::FoundImage;
 use crate::operations::copy::{Identity, Source};
 use crate::operations::digests::FileDigests;
 use crate::operations::key::Key;
-use crate::operations::select::chain;
 use crate::request::{NamedContext, Request};
+use dory_types::with_causes;
 
 /// No ignore file or Dockerfile is longer, in bytes.
 pub(crate) const FILE_MAX: u64 = 8 << 20;
@@ -132,7 +132,7 @@ impl<'a> Sources<'a> {
         };
         let tree = context.open(&need, &|_, _, _, _| {}, cancel)?;
         let view = View::of_directory(tree.root)
-            .map_err(|error| StepError::Copy { path: path.to_owned(), message: chain(&error) })?;
+            .map_err(|error| StepError::Copy { path: path.to_owned(), message: with_causes(&error) })?;
         let own = read_file(&view, &format!("{path}.dockerignore"))?;
         *self.own_ignore.lock().unwrap_or_else(PoisonError::into_inner) = own;
         read_dockerfile(&view, path)
@@ -180,7 +180,7 @@ impl<'a> Sources<'a> {
     fn opened(&self, tree: ContextTree, has_dockerfile: bool) -> Result<Arc<OpenContext>, StepError> {
         let failed = |error: &dyn std::error::Error| StepError::Copy {
             path: "the build context".to_owned(),
-            message: chain(error),
+            message: with_causes(error),
         };
         let root: OwnedFd = tree.root.try_clone().map_err(|error| failed(&error))?;
         let view = View::of_directory(root).map_err(|error| failed(&error))?;
@@ -266,12 +266,12 @@ fn read_dockerfile(view: &View, path: &str) -> Result<Option<(String, Vec<u8>)>,
 /// A file of a context, links followed; `None` where there is none.
 pub(crate) fn read_file(view: &View, name: &str) -> Result<Option<Vec<u8>>, StepError> {
     let failed = |message: String| StepError::Copy { path: name.to_owned(), message };
-    let node = view.find(name.as_bytes(), true).map_err(|error| failed(chain(&error)))?;
+    let node = view.find(name.as_bytes(), true).map_err(|error| failed(with_causes(&error)))?;
     let Some(node) = node.filter(|node| node.kind() == rustix::fs::FileType::RegularFile) else {
         return Ok(None);
     };
     let mut bytes = Vec::new();
-    let file = node.open().map_err(|error| failed(chain(&error)))?;
+    let file = node.open().map_err(|error| failed(with_causes(&error)))?;
     file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(failed(format!("it is longer than {FILE_MAX} bytes")));
@@ -294,6 +294,7 @@ pub(crate) fn layered(builder: &Builder, layers: &[LayerLease]) -> Result<Source
         key.content(&layer.diff_id());
     }
     let view = View::of_layers(&builder.store.layer_directories(layers));
-    let view = view.map_err(|error| StepError::Copy { path: "/".to_owned(), message: chain(&error) })?;
+    let view =
+        view.map_err(|error| StepError::Copy { path: "/".to_owned(), message: with_causes(&error) })?;
     Ok(Source { view, ignore: None, identity: Identity::Layers(key.digest()) })
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use dory_dockerfile::{Instruction, Located, Variables};
 use dory_registry::Platform;
 use dory_store::{BuildRecord, ConfigChange, HistoryEntry, ImageConfig, LayerLease, RunConfig, View};
-use dory_types::{Digest, Timestamp};
+use dory_types::{Digest, Timestamp, with_causes};
 
 use super::{Solver, StageResult, history};
 use crate::error::{BuildError, StepError};
 use crate::graph::{Base, Scope};
-use crate::operations::select::{chain, clean};
+use crate::operations::select::clean;
 use crate::progress::ClassicEvent;
 use crate::request::NoCache;
 
@@ -456,7 +456,7 @@ impl Stage<'_, '_> {
     pub(super) fn view(&self) -> Result<View, StepError> {
         let directories = self.solver.builder.store.layer_directories(&self.layers);
         View::of_layers(&directories)
-            .map_err(|error| StepError::Copy { path: "/".to_owned(), message: chain(&error) })
+            .map_err(|error| StepError::Copy { path: "/".to_owned(), message: with_causes(&error) })
     }
 
     /// Seconds since 1970 that new files get.

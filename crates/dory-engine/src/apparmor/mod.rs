@@ -86,7 +86,7 @@ impl DefaultProfile {
         let mut outcome = self.outcome();
         if !matches!(*outcome, Some(Err(_))) {
             *outcome = Some(load().map_err(|error| {
-                let reason = crate::error::chain(&error);
+                let reason = dory_types::with_causes(&error);
                 tracing::warn!(reason, "Containers run without the AppArmor profile {NAME}");
                 reason
             }));

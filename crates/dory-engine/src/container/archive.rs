@@ -18,9 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::object::Container;
 use super::request::WaitCondition;
 use crate::engine::{Engine, Inner, blocking};
-use crate::error::chain;
 use crate::spec::stopped_binds;
 use crate::{EngineError, ErrorKind, Result};
+use dory_types::with_causes;
 
 /// Bytes after which a chunk is handed out.
 const CHUNK: usize = 128 << 10;
@@ -119,7 +119,7 @@ impl Engine {
             let owner = match options.copy_uid_gid && !record.config.user.is_empty() {
                 true => {
                     let (uid, gid) = dory_runtime::user::find(&files.root, &record.config.user)
-                        .map_err(|error| Failure::Engine(EngineError::invalid(chain(&error))))?;
+                        .map_err(|error| Failure::Engine(EngineError::invalid(with_causes(&error))))?;
                     Ownership::Given(uid, gid)
                 }
                 false => Ownership::Archive,
@@ -349,8 +349,8 @@ impl Failure {
             FileError::NotFound { path } => {
                 EngineError::not_found(format!("Could not find the file {path} in container {id}"))
             }
-            error if error.is_callers() => EngineError::invalid(chain(error)),
-            error => EngineError::internal(chain(error)),
+            error if error.is_callers() => EngineError::invalid(with_causes(error)),
+            error => EngineError::internal(with_causes(error)),
         }
         .caused_by(error)
     }
@@ -362,7 +362,7 @@ fn finish(written: Result<(), FileError>, sender: &mpsc::Sender<io::Result<Bytes
         // A client that went away hears nothing of it.
         Ok(()) | Err(FileError::Write(_)) => {}
         Err(error) => {
-            tracing::warn!(error = chain(&error), "An archive of a container's files is cut off");
+            tracing::warn!(error = with_causes(&error), "An archive of a container's files is cut off");
             let _ = sender.blocking_send(Err(io::Error::other(error)));
         }
     }

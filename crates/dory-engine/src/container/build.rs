@@ -178,7 +178,7 @@ impl Inner {
         let started = launcher
             .start(spec, network, || attachment = Some(container.shim().attach_early(false, true, true)))
             .map_err(|error: LaunchError<EngineError>| start_error(&failure(error).error))?;
-        let lost = |error: &dyn std::error::Error| ExecuteError::Start(crate::error::chain(error));
+        let lost = |error: &dyn std::error::Error| ExecuteError::Start(dory_types::with_causes(error));
         let mut shim = started.shim;
         let stream = match attachment {
             Some(attachment) => attachment.and_then(dory_runtime::client::EarlyAttachment::complete),
@@ -382,7 +382,7 @@ struct Stubs {
 
 impl Stubs {
     fn find(snapshot: &Snapshot, command: &RunCommand) -> Result<Self, ExecuteError> {
-        let failed = |error: dory_store::FileError| ExecuteError::Snapshot(crate::error::chain(&error));
+        let failed = |error: dory_store::FileError| ExecuteError::Snapshot(dory_types::with_causes(&error));
         let view = dory_store::View::of_layers(&snapshot.layers).map_err(failed)?;
         let mut paths = Vec::new();
         for RunMount { target, .. } in &command.mounts {

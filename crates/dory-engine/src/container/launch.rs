@@ -25,12 +25,12 @@ use super::object::Container;
 use super::record::{Record, Run};
 use super::state::Status;
 use crate::engine::{Engine, Inner, blocking};
-use crate::error::chain;
 use crate::options::PrivilegedMode;
 use crate::spec::device::Devices;
 use crate::spec::namespace::{Mode, Modes};
 use crate::spec::{Joined, SpecInput, resources};
 use crate::{EngineError, ErrorKind, Result};
+use dory_types::with_causes;
 
 /// What runc and containerd put before the reason in Docker's message; clients look for the reason within it.
 const RUNTIME_PREFIX: &str = "failed to create task for container: failed to create shim task: OCI runtime create \
@@ -310,7 +310,7 @@ impl Inner {
         let (group, refusals) = self
             .cgroups
             .create(&container.id, parent, &resources, delegation)
-            .map_err(|error| EngineError::invalid(chain(&error)).caused_by(error))?;
+            .map_err(|error| EngineError::invalid(with_causes(&error)).caused_by(error))?;
         // Nobody asked for the default rules about devices, nor for the swap that goes with a limit of memory.
         let default_swap = record.host_config.memory_swap <= 0;
         let asked = |refusal: &Refusal| {

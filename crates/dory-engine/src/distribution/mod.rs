@@ -39,7 +39,7 @@ pub(crate) fn registry_error(error: RegistryError) -> EngineError {
         RegistryErrorKind::Invalid => ErrorKind::Invalid,
         _ => ErrorKind::Internal,
     };
-    EngineError::new(kind, crate::error::chain(&error)).caused_by(error)
+    EngineError::new(kind, dory_types::with_causes(&error)).caused_by(error)
 }
 
 /// A failure that several clients are told of.

@@ -98,7 +98,7 @@ impl Inner {
         let object = Arc::new(NetworkObject::new(record, Some(made)));
         if let Err(error) = self.networks.insert(Arc::clone(&object)) {
             if let Some(Err(error)) = object.existing_bridge().map(|bridge| bridge.remove()) {
-                tracing::warn!(error = crate::error::chain(&error), "Cannot remove a bridge");
+                tracing::warn!(error = dory_types::with_causes(&error), "Cannot remove a bridge");
             }
             return Err(error);
         }
@@ -250,7 +250,7 @@ fn refusal(error: BridgeError) -> EngineError {
         BridgeError::TooSmall(_) => ErrorKind::Invalid,
         _ => ErrorKind::Internal,
     };
-    EngineError::new(kind, crate::error::chain(&error)).caused_by(error)
+    EngineError::new(kind, dory_types::with_causes(&error)).caused_by(error)
 }
 
 /// dockerd's status for what keeps a parent interface from being used.
@@ -258,7 +258,7 @@ fn parent_refusal(error: ParentError) -> EngineError {
     match error {
         ParentError::Subnet(error) => refusal(error),
         ParentError::NoParent(_) => EngineError::invalid(error.to_string()),
-        ParentError::Refused { .. } => EngineError::invalid(crate::error::chain(&error)).caused_by(error),
+        ParentError::Refused { .. } => EngineError::invalid(dory_types::with_causes(&error)).caused_by(error),
     }
 }
 

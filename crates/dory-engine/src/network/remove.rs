@@ -100,12 +100,12 @@ impl Inner {
         };
         let chosen = object.record.driver_options().bridge.is_some();
         if let Err(error) = if chosen { bridge.remove() } else { bridge.retire() } {
-            tracing::warn!(network.id = %object.record.id(), error = crate::error::chain(&error), "Cannot remove a bridge");
+            tracing::warn!(network.id = %object.record.id(), error = dory_types::with_causes(&error), "Cannot remove a bridge");
         }
         if !chosen {
             self.runtime().spawn_blocking(move || {
                 if let Err(error) = bridge.remove() {
-                    let error = crate::error::chain(&error);
+                    let error = dory_types::with_causes(&error);
                     tracing::warn!(network.id = %bridge.network().id, error, "Cannot remove a bridge");
                 }
             });

@@ -93,9 +93,9 @@ impl Inner {
             return;
         }
         let served = match container.shim().network(&[]) {
-            Ok(Some(netns)) => self.answer(&record, netns).map_err(|error| crate::error::chain(&error)),
+            Ok(Some(netns)) => self.answer(&record, netns).map_err(|error| dory_types::with_causes(&error)),
             Ok(None) => return,
-            Err(error) => Err(crate::error::chain(&error)),
+            Err(error) => Err(dory_types::with_causes(&error)),
         };
         if let Err(error) = served {
             tracing::warn!(container.id = %record.id, error, "A running container has lost its name server");

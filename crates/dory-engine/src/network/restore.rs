@@ -50,7 +50,7 @@ impl Inner {
         };
         let live: Vec<String> = running.iter().flat_map(endpoints).collect();
         if let Err(error) = dory_net::sweep_endpoints(self.identity.owner(), &live) {
-            let error = crate::error::chain(&error);
+            let error = dory_types::with_causes(&error);
             tracing::warn!(error, "Cannot remove interfaces of dead containers");
         }
     }
@@ -95,7 +95,7 @@ impl Inner {
         let removed =
             own.map(|bridge| bridge.remove()).chain(self.bridge.existing().map(|bridge| bridge.remove()));
         for error in removed.filter_map(std::result::Result::err) {
-            tracing::warn!(error = crate::error::chain(&error), "Cannot remove a bridge");
+            tracing::warn!(error = dory_types::with_causes(&error), "Cannot remove a bridge");
         }
         // Those that nobody has needed since this engine opened.
         self.sweep_bridges_but(&[]);
@@ -113,7 +113,7 @@ impl Inner {
             Ok(swept) if swept.is_empty() => {}
             Ok(swept) => tracing::info!(?swept, "Removed bridges that no network claims"),
             Err(error) => {
-                let error = crate::error::chain(&error);
+                let error = dory_types::with_causes(&error);
                 tracing::warn!(error, "Cannot remove bridges that no network claims");
             }
         }

@@ -55,7 +55,7 @@ impl Networks {
                 Err(error) => {
                     tracing::error!(
                         file = name,
-                        error = crate::error::chain(&error),
+                        error = dory_types::with_causes(&error),
                         "A network's record cannot be used"
                     );
                 }

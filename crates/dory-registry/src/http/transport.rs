@@ -97,7 +97,7 @@ fn connect_error(error: &hyper_util::client::legacy::Error) -> Option<&ConnectEr
 /// hyper's own layers say nothing that the cause does not say better.
 fn reason(error: &hyper_util::client::legacy::Error) -> String {
     if let Some(error) = connect_error(error) {
-        return crate::error::chain(error);
+        return dory_types::with_causes(error);
     }
     innermost(error)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 
 use dory_log::LogError;
+use dory_types::with_causes;
 
 use crate::protocol::{self, Event};
 
@@ -30,14 +31,6 @@ impl LogState {
             }
         };
         monitors.retain(|_, monitor| protocol::send(monitor, &event, &[]).is_ok());
-    }
-}
-
-fn with_causes(error: &LogError) -> String {
-    use std::error::Error as _;
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

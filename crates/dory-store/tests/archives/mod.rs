@@ -36,12 +36,6 @@ pub fn tree(directory: &Path) -> Vec<String> {
     names
 }
 
-/// An error with everything that caused it, as people see it.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// A layer in the making.
 #[derive(Default)]
 pub struct Layer {
