@@ -87,7 +87,12 @@ pub fn blackbox(tools: &Path, dory: &Path, arguments: &[String]) -> Result<()> {
     let images = images::make(Some(dory))?;
     let mut command = with_both_engines("run", tools, dory);
     command
-        .args([Path::new("--images"), &images, Path::new("--cases"), &paths::repository().join("tests/cases")])
+        .args([
+            Path::new("--images"),
+            &images,
+            Path::new("--cases"),
+            &paths::repository().join("tests/cases"),
+        ])
         .args(arguments);
     run(&mut command)
 }
@@ -167,9 +172,12 @@ fn beside_dockerd(verb: &str, packages: &[&str]) -> Result<Command> {
 /// The tests' program with a verb and both engines.
 fn with_both_engines(verb: &str, tools: &Path, dory: &Path) -> Command {
     let mut command = isolated(&paths::built("debug", "dory-tests"));
-    command
-        .args([verb, "--dockerd", "/usr/sbin/dockerd"])
-        .args([Path::new("--dory"), dory, Path::new("--tools"), tools]);
+    command.args([verb, "--dockerd", "/usr/sbin/dockerd"]).args([
+        Path::new("--dory"),
+        dory,
+        Path::new("--tools"),
+        tools,
+    ]);
     command
 }
 

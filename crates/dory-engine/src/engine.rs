@@ -168,8 +168,11 @@ impl Inner {
         runtime: tokio::runtime::Handle,
     ) -> Result<Self> {
         let holder = format!("exec-root {}", options.exec_root.display());
-        let store = Store::open_above(&options.data_root, &holder, &options.lower_stores)
-            .map_err(crate::image::store_error)?;
+        let store = match &options.image_store {
+            None => Store::open_above(&options.data_root, &holder, &options.lower_stores),
+            Some(images) => Store::open_sharing(&options.data_root, &holder, images),
+        };
+        let store = store.map_err(crate::image::store_error)?;
         store.limit_unpacking(options.unpack_limits);
         store.data_root().clone_into(&mut options.data_root);
         if !store.backing().overlay_upper {

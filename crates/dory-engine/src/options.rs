@@ -65,6 +65,8 @@ pub struct EngineConfig {
     pub privileged: PrivilegedMode,
     /// What a bind of the engine's own socket means.
     pub socket_mount: SocketMount,
+    /// Where images are that other engines have as well, and write to; `None` for the data-root.
+    pub image_store: Option<PathBuf>,
     /// Other engines' stores that this one uses from below.
     pub lower_stores: Vec<dory_store::LowerOptions>,
     /// How much a layer may unpack to.
@@ -110,6 +112,7 @@ impl EngineConfig {
             exec_root: exec_root.into(),
             privileged: PrivilegedMode::default(),
             socket_mount: SocketMount::default(),
+            image_store: None,
             lower_stores: Vec::new(),
             unpack_limits: dory_store::UnpackLimits::default(),
             share_store: false,

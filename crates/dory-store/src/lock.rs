@@ -30,12 +30,26 @@ pub(crate) struct DataRootLock {
 impl DataRootLock {
     /// Takes the lock and leaves `holder` and this process's id for whoever comes second.
     pub(crate) fn acquire(data_root: &Path, directory: impl AsFd, holder: &str) -> Result<Self, StoreError> {
+        Self::take(data_root, directory, holder, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// As [`DataRootLock::acquire`], together with others who share it.
+    pub(crate) fn share(data_root: &Path, directory: impl AsFd, holder: &str) -> Result<Self, StoreError> {
+        Self::take(data_root, directory, holder, FlockOperation::NonBlockingLockShared)
+    }
+
+    fn take(
+        data_root: &Path,
+        directory: impl AsFd,
+        holder: &str,
+        operation: FlockOperation,
+    ) -> Result<Self, StoreError> {
         let error = |source| StoreError::Directory { path: data_root.join(FILE), source };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = fs::openat(directory, FILE, flags, Mode::from_raw_mode(0o600))
             .map_err(|errno| error(errno.into()))?;
         let mut file = std::fs::File::from(file);
-        match lock(&file) {
+        match lock(&file, operation) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut text = String::new();
@@ -54,9 +68,9 @@ impl DataRootLock {
 
 /// Locks, with patience: a child that the last holder started has a copy of the lock until it executes its program, so the
 /// lock may outlive its holder by a moment.
-fn lock(file: impl AsFd) -> Result<(), Errno> {
+fn lock(file: impl AsFd, operation: FlockOperation) -> Result<(), Errno> {
     for _ in 0..ATTEMPTS {
-        match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match fs::flock(&file, operation) {
             Err(Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
             result => return result,
         }

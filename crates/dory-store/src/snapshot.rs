@@ -116,6 +116,11 @@ impl Store {
         let snapshot = self.describe_snapshot(container, &record);
         state.snapshots.insert(container.clone(), record);
         self.renew_leases(&state);
+        if let Err(source) = self.claim(&state) {
+            drop(state);
+            self.remove_snapshot(container)?;
+            return Err(StoreError::Snapshot { operation: "create", container: container.clone(), source });
+        }
         if let Err(layer) = self.are_there(&layers) {
             drop(state);
             self.remove_snapshot(container)?;

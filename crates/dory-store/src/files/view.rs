@@ -95,7 +95,8 @@ impl View {
             Some(node) if node.kind() == FileType::Symlink => node.link_target().map(Some),
             _ => Ok(None),
         };
-        follow(components, follow_last, read_link)?.ok_or_else(|| FileError::at("readlink", path, Errno::LOOP))
+        follow(components, follow_last, read_link)?
+            .ok_or_else(|| FileError::at("readlink", path, Errno::LOOP))
     }
 
     /// What is at `path`, links on the way followed, the last one too where `follow_last`; `None` where there is nothing.

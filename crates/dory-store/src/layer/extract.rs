@@ -51,6 +51,9 @@ pub enum ExtractError {
     /// The directory to unpack into cannot be used.
     #[error("cannot prepare the layer's directory")]
     Root(#[source] Errno),
+    /// The store, which other engines write to as well, cannot be changed now.
+    #[error("cannot take the layer into the shared store")]
+    Shared(#[source] std::io::Error),
     /// What the archive has around its files cannot be kept.
     #[error("cannot keep the archive's framing")]
     Framing(#[source] std::io::Error),

@@ -87,20 +87,25 @@ impl Lease {
 
 impl Store {
     /// Everything that children use, of which some are perhaps gone.
-    pub(super) fn leased_to_children(&self) -> HashSet<Digest> {
+    ///
+    /// # Errors
+    /// In a store that several engines write to, a lease that cannot be read: it may name anything. A child that only reads
+    /// keeps nothing with such a one.
+    pub(super) fn leased_to_children(&self) -> Result<HashSet<Digest>, StoreError> {
         let names = directory::names(&self.children).unwrap_or_default();
         let mut leased = HashSet::new();
         for (name, _) in names {
             let Ok(child) = directory::open_child(&self.children, &name) else { continue };
             match read_lease(&child) {
                 Ok(lease) => leased.extend(lease),
+                Err(error) if self.images.membership.is_some() => return Err(self.images.error(error)),
                 Err(error) => {
                     let name = String::from_utf8_lossy(&name).into_owned();
                     tracing::warn!(child = name, %error, "A child's lease cannot be read");
                 }
             }
         }
-        leased
+        Ok(leased)
     }
 
     /// Makes ready what the container `child` needs to use this store from below. The answer's paths are what it gets to
@@ -110,17 +115,17 @@ impl Store {
     /// [`StoreError::Directory`] and [`StoreError::Record`].
     pub fn share_with(&self, child: &ContainerId) -> Result<Share, StoreError> {
         let error = |name: &str| {
-            let path = self.data_root.join(name);
+            let path = self.images.path.join(name);
             move |errno: Errno| StoreError::Directory { path, source: errno.into() }
         };
-        let share = directory::make_and_open(&self.root, SHARE, 0o700).map_err(error(SHARE))?;
+        let share = directory::make_and_open(&self.images.root, SHARE, 0o700).map_err(error(SHARE))?;
         for place in ["layers", "content"] {
             directory::make_and_open(&share, place, 0o700).map_err(error(SHARE))?;
         }
         directory::make_and_open(&self.children, child.as_str(), 0o700).map_err(error("children"))?;
         let state = self.lock();
         write_record(&share, ImageIndex::RECORD, &state.index, Durability::Unsynced)?;
-        let below = |name: &str| self.data_root.join(name);
+        let below = |name: &str| self.images.path.join(name);
         Ok(Share {
             root: below(SHARE),
             layers: below("layers"),
@@ -131,7 +136,7 @@ impl Store {
 
     /// Brings the children's copy of the index up to date, where there are any.
     pub(super) fn publish_index(&self, index: &ImageIndex) {
-        let published = match directory::open_child(&self.root, SHARE) {
+        let published = match directory::open_child(&self.images.root, SHARE) {
             Ok(share) => write_record(&share, ImageIndex::RECORD, index, Durability::Unsynced),
             Err(_) => return,
         };
@@ -143,11 +148,15 @@ impl Store {
     /// Ends the lease of a container that is gone.
     pub(crate) fn end_lease(&self, child: &ContainerId) {
         // What is left is found at the next start.
-        let _ = self.trash.discard(&self.children, child.as_str().as_bytes());
+        let _ = self.layer_trash().discard(&self.children, child.as_str().as_bytes());
     }
 
     /// Ends leases of containers that are gone, and of engines that have not been seen for long.
+    /// Engines that share the store keep theirs: their containers may wait for years to be started again.
     pub(super) fn expire_leases(&self, state: &State) {
+        if self.images.membership.is_some() {
+            return;
+        }
         for (name, _) in directory::names(&self.children).unwrap_or_default() {
             let container = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<ContainerId>().ok());
             let is_over = match container {
@@ -155,7 +164,7 @@ impl Store {
                 None => !self.is_alive(&name),
             };
             if is_over {
-                let _ = self.trash.discard(&self.children, &name);
+                let _ = self.layer_trash().discard(&self.children, &name);
             }
         }
     }

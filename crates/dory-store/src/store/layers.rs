@@ -116,9 +116,9 @@ impl<'a> Staging<'a> {
     /// The guard and the directory; an archive may have any number of layers, so no descriptor stays open for each.
     fn new(store: &'a Store) -> Result<(Self, OwnedFd), Errno> {
         let name = temporary_name();
-        fs::mkdirat(&store.temporary, &name, Mode::from_raw_mode(0o711))?;
+        fs::mkdirat(store.staging(), &name, Mode::from_raw_mode(0o711))?;
         let staging = Self { store, name };
-        let directory = directory::open_child(&store.temporary, &staging.name)?;
+        let directory = directory::open_child(store.staging(), &staging.name)?;
         Ok((staging, directory))
     }
 }
@@ -126,7 +126,7 @@ impl<'a> Staging<'a> {
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
         // Nothing is there where it got its place; what is left otherwise is found at the next start too.
-        let _ = self.store.trash.discard(&self.store.temporary, self.name.as_bytes());
+        let _ = self.store.layer_trash().discard(self.store.staging(), self.name.as_bytes());
     }
 }
 
@@ -196,15 +196,21 @@ impl Store {
         let Unpacked { diff_id, blob, record } = unpacked;
         let mut guard = self.lock();
         let state = &mut *guard;
+        self.ensure_current(state).map_err(ExtractError::Shared)?;
         if let Entry::Vacant(entry) = state.layers.entry(diff_id) {
+            self.images.announce().map_err(ExtractError::Shared)?;
             let name = diff_id.hex();
             // What has the name without being known is left of something broken.
-            self.trash.discard(&self.layers, name.as_bytes()).map_err(ExtractError::Root)?;
-            fs::renameat(&self.temporary, &staging.name, &self.layers, &name).map_err(ExtractError::Root)?;
+            self.layer_trash().discard(&self.layers, name.as_bytes()).map_err(ExtractError::Root)?;
+            fs::renameat(self.staging(), &staging.name, &self.layers, &name).map_err(ExtractError::Root)?;
             entry.insert(record);
             state.unsynced.insert(diff_id);
         }
         *state.leases.entry(diff_id).or_default() += 1;
+        if let Err(error) = self.claim(state) {
+            release(state, &diff_id);
+            return Err(ExtractError::Shared(error));
+        }
         Ok(LayerLease { store: Some(Arc::clone(self)), diff_id, blob })
     }
 
@@ -218,12 +224,13 @@ impl Store {
             false => *state.layers.iter().find(|(_, record)| record.blob.as_ref() == Some(digest))?.0,
         };
         *state.leases.entry(diff_id).or_default() += 1;
+        let claimed = self.claim(&state).is_ok();
         if self.home(&diff_id).is_some() {
             self.renew_leases(&state);
-            if self.are_there(&[diff_id]).is_err() {
-                release(&mut state, &diff_id);
-                return None;
-            }
+        }
+        if !claimed || self.are_there(&[diff_id]).is_err() {
+            release(&mut state, &diff_id);
+            return None;
         }
         let size = state.layers.get(&diff_id).map_or(0, |record| record.archive_size);
         Some(LayerLease { store: Some(Arc::clone(self)), diff_id, blob: (diff_id, size) })
@@ -276,16 +283,17 @@ impl Store {
             let layer = *layer;
             move |errno: Errno| StoreError::StoreLayer { layer, source: errno.into() }
         };
+        self.images.announce().map_err(|error| self.images.error(error))?;
         for layer in layers {
             fs::renameat(&self.layers, layer.hex(), &self.layers, going(layer)).map_err(error(layer))?;
         }
-        let leased = self.leased_to_children();
+        let leased = self.leased_to_children()?;
         for layer in layers {
             if leased.contains(layer) {
                 fs::renameat(&self.layers, going(layer), &self.layers, layer.hex()).map_err(error(layer))?;
                 continue;
             }
-            self.trash.discard(&self.layers, going(layer).as_bytes()).map_err(error(layer))?;
+            self.layer_trash().discard(&self.layers, going(layer).as_bytes()).map_err(error(layer))?;
             state.layers.remove(layer);
             state.unsynced.remove(layer);
             state.left.remove(layer);
@@ -305,21 +313,24 @@ impl Store {
 
     /// Finds the layers on the disk; what is none is discarded.
     pub(super) fn read_layers(&self) -> Result<HashMap<Digest, LayerRecord>, StoreError> {
-        let error = |source: io::Error| StoreError::Directory { path: self.data_root.join("layers"), source };
+        let error =
+            |source: io::Error| StoreError::Directory { path: self.images.path.join("layers"), source };
         let mut layers = HashMap::new();
         for (name, _) in directory::names(&self.layers).map_err(|errno| error(errno.into()))? {
             match self.read_layer(&name) {
                 Some((diff_id, record)) => {
                     layers.insert(diff_id, record);
                 }
-                None => self.trash.discard(&self.layers, &name).map_err(|errno| error(errno.into()))?,
+                None => {
+                    self.layer_trash().discard(&self.layers, &name).map_err(|errno| error(errno.into()))?
+                }
             }
         }
         Ok(layers)
     }
 
     /// The layer with the directory `name`; `None` where it is not one, or not whole.
-    fn read_layer(&self, name: &[u8]) -> Option<(Digest, LayerRecord)> {
+    pub(super) fn read_layer(&self, name: &[u8]) -> Option<(Digest, LayerRecord)> {
         let diff_id = Digest::from_hex(std::str::from_utf8(name).ok()?).ok()?;
         let directory = directory::open_child(&self.layers, name).ok()?;
         let record = read_record(&directory, layer::RECORD).ok()??;

@@ -222,7 +222,7 @@ impl Store {
     pub(super) fn layers_with(&self, layer: &Digest) -> (&OwnedFd, PathBuf) {
         match self.home(layer) {
             Some(home) => (&self.lower[home].layers, self.lower[home].path.join("layers")),
-            None => (&self.layers, self.data_root.join("layers")),
+            None => (&self.layers, self.images.path.join("layers")),
         }
     }
 

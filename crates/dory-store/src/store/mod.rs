@@ -5,6 +5,7 @@ mod children;
 mod distribution;
 mod layers;
 mod lower;
+mod shared;
 
 use build_cache::BuildCache;
 pub use build_cache::{BuildRecord, Scratch};
@@ -14,12 +15,14 @@ use distribution::Distributions;
 pub use layers::{ExpectedLayer, LayerLease};
 pub use lower::LowerOptions;
 use lower::LowerStore;
+use shared::Images;
+pub(crate) use shared::StateGuard;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use dory_types::{ContainerId, Digest, ImageId, VolumeName};
@@ -75,6 +78,7 @@ impl BackingFilesystem {
 pub struct Store {
     data_root: PathBuf,
     root: OwnedFd,
+    images: Images,
     pub(crate) content: Content,
     layers: OwnedFd,
     /// The leases of stores that use this one from below.
@@ -112,6 +116,8 @@ pub(crate) struct State {
     pub(crate) volumes: HashMap<VolumeName, VolumeRecord>,
     /// What builds have made.
     build_cache: BuildCache,
+    /// True where other engines' changes cannot be read.
+    is_stale: bool,
     /// Configurations that were read before.
     configs: HashMap<ImageId, Arc<ImageConfig>>,
 }
@@ -136,11 +142,26 @@ impl Store {
         holder: &str,
         lower: &[LowerOptions],
     ) -> Result<Arc<Self>, StoreError> {
+        Self::open_with(data_root, holder, lower, None)
+    }
+
+    /// As [`Store::open`], with images and layers in the directory `images`, where other engines may have theirs too: see
+    /// `shared`. Containers, volumes and what builds remember are in the data-root.
+    ///
+    /// # Errors
+    /// As [`Store::open`], for either directory.
+    pub fn open_sharing(data_root: &Path, holder: &str, images: &Path) -> Result<Arc<Self>, StoreError> {
+        Self::open_with(data_root, holder, &[], Some(images))
+    }
+
+    fn open_with(
+        data_root: &Path,
+        holder: &str,
+        lower: &[LowerOptions],
+        images: Option<&Path>,
+    ) -> Result<Arc<Self>, StoreError> {
         let error = |source: io::Error| StoreError::Directory { path: data_root.to_owned(), source };
-        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
-            .create(data_root)
-            .map_err(error)?;
-        let data_root = data_root.canonicalize().map_err(error)?;
+        let data_root = make_root(data_root)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(&data_root, flags, Mode::empty()).map_err(|errno| error(errno.into()))?;
         let lock = DataRootLock::acquire(&data_root, &root, holder)?;
@@ -150,14 +171,18 @@ impl Store {
                 .and_then(|fd| fs::fchmod(&fd, Mode::from_raw_mode(0o700)).map(|()| fd))
                 .map_err(|errno| StoreError::Directory { path: data_root.join(name), source: errno.into() })
         };
-        let content = child(&child(&root, "content")?, "sha256")?;
         let trash = Trash::new(child(&root, "trash")?).map_err(error)?;
         let name = store_name(&root)?;
+        let images = match images {
+            Some(images) => Images::shared(images, &name, holder)?,
+            None => Images::alone(&data_root, &root).map_err(error)?,
+        };
+        let content = child(&child(&images.root, "content")?, "sha256")?;
         let lower = lower.iter().map(|options| LowerStore::open(options, &name));
         let store = Self {
             content: Content { directory: content },
-            layers: child(&root, "layers")?,
-            children: child(&root, "children")?,
+            layers: child(&images.root, "layers")?,
+            children: child(&images.root, "children")?,
             lower: lower.collect::<Result<_, _>>()?,
             homes: Mutex::default(),
             temporary: child(&root, "tmp")?,
@@ -168,6 +193,7 @@ impl Store {
             state: Mutex::default(),
             limits: OnceLock::new(),
             _lock: lock,
+            images,
             root,
             data_root,
         };
@@ -200,8 +226,21 @@ impl Store {
         self.temporary.as_fd()
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Where layers are made: on the file system that they stay on.
+    fn staging(&self) -> BorrowedFd<'_> {
+        match &self.images.membership {
+            Some(membership) => membership.temporary.as_fd(),
+            None => self.temporary.as_fd(),
+        }
+    }
+
+    /// Where layers go that nobody uses.
+    fn layer_trash(&self) -> &Trash {
+        self.images.membership.as_ref().map_or(&self.trash, |membership| &membership.trash)
+    }
+
+    pub(crate) fn lock(&self) -> StateGuard<'_> {
+        self.take_turn(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The image that `text` means: a name, an id or the start of one.
@@ -274,6 +313,7 @@ impl Store {
         let layers: Vec<_> = leases.iter().map(LayerLease::diff_id).collect();
         self.sync_layers(&layers)?;
         let mut state = self.lock();
+        self.ensure_current(&state).map_err(|error| self.images.error(error))?;
         self.adopt(&mut state);
         let index = state.index.clone();
         Ok(Change { store: self, state, index, leases })
@@ -288,6 +328,9 @@ impl Store {
     }
 
     fn discard_unused(&self, state: &mut State) -> Result<(), StoreError> {
+        self.ensure_current(state)
+            .and_then(|()| self.claim(state))
+            .map_err(|error| self.images.error(error))?;
         let now = Instant::now();
         state.left.retain(|_, until| *until > now);
         let mut used: HashSet<Digest> = state.leases.keys().chain(state.left.keys()).copied().collect();
@@ -300,7 +343,7 @@ impl Store {
         if unused.is_empty() {
             return Ok(());
         }
-        let leased = self.leased_to_children();
+        let leased = self.leased_to_children()?;
         let unused: Vec<_> = unused.into_iter().filter(|layer| !leased.contains(layer)).collect();
         self.discard_layers(state, &unused)
     }
@@ -309,11 +352,14 @@ impl Store {
     fn repair(&self) -> Result<(), StoreError> {
         let error =
             |name: &str, source: io::Error| StoreError::Directory { path: self.data_root.join(name), source };
-        for (name, _) in directory::names(&self.temporary).map_err(|errno| error("tmp", errno.into()))? {
-            self.trash.discard(&self.temporary, &name).map_err(|errno| error("tmp", errno.into()))?;
+        for (parent, trash) in [(self.temporary(), &self.trash), (self.staging(), self.layer_trash())] {
+            for (name, _) in directory::names(parent).map_err(|errno| error("tmp", errno.into()))? {
+                trash.discard(parent, &name).map_err(|errno| error("tmp", errno.into()))?;
+            }
         }
         let mut state = self.lock();
-        state.index = read_record(&self.root, ImageIndex::RECORD)?.unwrap_or_default();
+        self.images.announce().map_err(|source| self.images.error(source))?;
+        state.index = read_record(&self.images.root, ImageIndex::RECORD)?.unwrap_or_default();
         self.bring_back().map_err(|errno| error("layers", errno.into()))?;
         state.layers = self.read_layers()?;
         state.snapshots = self.read_snapshots()?;
@@ -338,6 +384,14 @@ impl Store {
     }
 }
 
+/// Makes a store's directory where there is none, closed to others, and gives its path without symbolic links.
+fn make_root(path: &Path) -> Result<PathBuf, StoreError> {
+    std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
+        .create(path)
+        .and_then(|()| path.canonicalize())
+        .map_err(|source| StoreError::Directory { path: path.to_owned(), source })
+}
+
 /// The name of this store among a lower store's children; made once.
 fn store_name(root: &OwnedFd) -> Result<String, StoreError> {
     const RECORD: &str = "store.json";
@@ -357,7 +411,7 @@ pub(crate) fn parse_config(bytes: &[u8]) -> Result<ImageConfig, StoreError> {
 /// A new version of the index, which counts when it is committed; dropped, it leaves nothing behind.
 pub(crate) struct Change<'a> {
     store: &'a Store,
-    pub(crate) state: MutexGuard<'a, State>,
+    pub(crate) state: StateGuard<'a>,
     pub(crate) index: ImageIndex,
     leases: Vec<LayerLease>,
 }
@@ -373,7 +427,8 @@ impl Change<'_> {
 
     /// Writes the new index, and deletes what it does not use any more.
     pub(crate) fn commit(mut self) -> Result<(), StoreError> {
-        write_record(&self.store.root, ImageIndex::RECORD, &self.index, Durability::Synced)?;
+        self.store.images.announce().map_err(|source| self.store.images.error(source))?;
+        write_record(&self.store.images.root, ImageIndex::RECORD, &self.index, Durability::Synced)?;
         self.store.publish_index(&self.index);
         let old = std::mem::replace(&mut self.state.index, std::mem::take(&mut self.index));
         self.store.renew_leases(&self.state);

@@ -51,6 +51,10 @@ pub struct Options {
     #[arg(long = "lower-store", value_name = "DIR[:LEASE]")]
     #[serde(alias = "lower-store")]
     pub lower_stores: Vec<String>,
+    /// Keep images in this directory, together with other engines that name it too and take turns. Containers and volumes stay in
+    /// the data-root. Not together with --lower-store and --share-store.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["lower_stores", "share_store"])]
+    pub image_store: Option<PathBuf>,
     /// Let engines in privileged containers use this engine's images from below, read-only: they see all of them.
     #[arg(long)]
     #[serde(default)]
@@ -196,6 +200,7 @@ impl Options {
             config: self.config,
             privileged: self.privileged.or(file.privileged),
             socket_mount: self.socket_mount.or(file.socket_mount),
+            image_store: self.image_store.or(file.image_store),
             lower_stores: list(self.lower_stores, file.lower_stores),
             share_store: self.share_store || file.share_store,
             tls: self.tls.or(file.tls),
@@ -271,7 +276,13 @@ impl Options {
         for store in &self.lower_stores {
             config.lower_stores.push(parse_lower_store(store)?);
         }
-        config.find_parent_store();
+        match &self.image_store {
+            None => config.find_parent_store(),
+            Some(_) if self.share_store || !self.lower_stores.is_empty() => {
+                bail!("image-store goes neither with lower-stores nor with share-store")
+            }
+            Some(images) => config.image_store = Some(absolute(images)?),
+        }
         config.share_store = self.share_store;
         config.unpack_limits = self.unpack_limits;
         config.bridge = self.bridge();
