@@ -128,6 +128,16 @@ own_engine() {
 # Ends it: own_engine_end [SIGNAL].
 own_engine_end() { kill "-${1:-TERM}" $OWN; wait $OWN 2>/dev/null; OWN=; }
 
+# Enters a copy of the project on Debian's image, and lets apt in containers out by a proxy at PROXY_URL.
+debian_project() {
+  local port=$((32000 + RANDOM % 900))
+  export PROXY_URL=http://192.0.2.1:$port
+  docker load --quiet --input "$IMAGES/large/debian.tar" >/dev/null
+  cp -r "$CASES/project" project && cd project || return
+  "$PYTHON" "$CASES/python/debian_mirror.py" "$OUTSIDE_NETNS" 192.0.2.1 "$port" >../mirror.log 2>&1 &
+  eventually outside curl --silent --fail --proxy "$PROXY_URL" --output /dev/null http://deb.debian.org/debian/dists/bookworm/InRelease
+}
+
 # What a case leaves over; its objects begin with the name in C.
 cleanup() {
   local left

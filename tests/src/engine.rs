@@ -120,6 +120,19 @@ impl Engine {
         })
     }
 
+    /// Makes an engine of dory's that does not run any more when this returns: its folder `data` has `archives`, for commands
+    /// that need no engine.
+    ///
+    /// # Errors
+    /// Those of [`Self::prepare`], [`Self::start`], [`Self::load_images`] and [`Self::stop`].
+    pub fn prepare_store(dory: &Path, folder: &Path, tools: &Path, archives: &[PathBuf]) -> Result<Self> {
+        let mut engine = Self::prepare(EngineKind::Dory, dory, folder)?;
+        engine.start()?;
+        engine.load_images(tools, archives)?;
+        engine.stop(Signal::TERM)?;
+        Ok(engine)
+    }
+
     /// Sets the size of the largest packet that goes to the outside, in bytes.
     ///
     /// # Errors

@@ -83,8 +83,14 @@ pub fn make(dory: Option<&Path>) -> Result<PathBuf> {
         let arguments = [cached.as_os_str(), tests.as_os_str(), DIND_PACKAGES.as_ref()];
         script(DIND_SCRIPT, &arguments)?;
     }
-    let linked = folder.join("dind.tar");
-    let _ = std::fs::remove_file(&linked);
-    std::os::unix::fs::symlink(&dind, &linked)?;
+    link(&dind, &folder.join("dind.tar"))?;
+    // Every engine gets the archives of the folder; what few cases need lies below it.
+    std::fs::create_dir_all(folder.join("large"))?;
+    link(&debian()?, &folder.join("large/debian.tar"))?;
     Ok(folder)
+}
+
+fn link(archive: &Path, at: &Path) -> Result<()> {
+    let _ = std::fs::remove_file(at);
+    Ok(std::os::unix::fs::symlink(archive, at)?)
 }

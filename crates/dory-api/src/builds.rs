@@ -1,16 +1,18 @@
 //! The engine as BuildKit sees it.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dory_build::context::{ArchiveContext, Context};
-use dory_build::{BuildError, Cancel, ImagesError, Outcome, Progress, PullPolicy, Request};
+use dory_build::{
+    BuildError, CacheEntry, Cancel, ImagesError, Outcome, PlatformResult, Progress, PullPolicy, Request,
+};
 use dory_buildkit::{BuildKit, CacheRecord, Host, PruneOptions, ResolvedImage, SessionCredentials, Worker};
 use dory_engine::{CredentialSource, Engine};
 use dory_registry::{Credentials, Platform};
-use dory_store::BuildRecord;
-use dory_types::{Digest, Timestamp};
+use dory_store::View;
+use dory_types::Digest;
 use tokio::runtime::Handle;
 
 /// An engine that lends its builder.
@@ -53,6 +55,11 @@ impl Host for EngineHost {
         self.0.builder().build(&request, progress, cancel)
     }
 
+    fn files(&self, result: &PlatformResult) -> Result<View, String> {
+        let builder = self.0.builder();
+        View::of_layers(&builder.store().layer_directories(&result.layers)).map_err(|error| error.to_string())
+    }
+
     fn archive(&self, source: Box<dyn Read + Send>) -> Result<Arc<dyn Context>, String> {
         Ok(Arc::new(ArchiveContext::new(self.0.builder().store().clone(), source)))
     }
@@ -85,39 +92,42 @@ impl Host for EngineHost {
     }
 
     fn cache(&self) -> Result<Vec<CacheRecord>, String> {
-        let builder = self.0.builder();
-        Ok(builder.store().build_records().into_iter().map(|(key, record)| shown(key, record)).collect())
+        let entries = self.0.builder().cache().map_err(|error| error.to_string())?;
+        Ok(entries.into_iter().map(shown).collect())
     }
 
     fn prune(&self, options: &PruneOptions) -> Result<Vec<CacheRecord>, String> {
-        if let Some(filter) = options.filters.first() {
-            return Err(format!("the filter `{filter}` of the build cache is not supported yet"));
+        let mut records = self.cache()?;
+        records.retain(|record| record.is_wanted(&options.filters));
+        if records.is_empty() {
+            return Ok(records);
         }
-        if options.keep_bytes > 0 {
-            return Err("pruning the build cache down to a size is not supported yet".to_owned());
-        }
-        let builder = self.0.builder();
-        let mut records = builder.store().build_records();
-        records.retain(|(_, record)| is_unused(record.used, options.unused_for));
-        let keys: Vec<_> = records.iter().map(|(key, _)| *key).collect();
-        builder.store().forget_build_records(&keys).map_err(|error| error.to_string())?;
-        Ok(records.into_iter().map(|(key, record)| shown(key, record)).collect())
+        let ids = match options.filters.is_empty() {
+            true => Vec::new(),
+            false => records.iter().map(|record| record.id.clone()).collect(),
+        };
+        let pruned = self.0.builder().prune(&dory_build::PruneOptions {
+            all: options.all,
+            unused_for: Some(options.unused_for).filter(|age| !age.is_zero()),
+            keep_bytes: options.keep_bytes,
+            ids,
+        });
+        let pruned: HashSet<String> = pruned.map_err(|error| error.to_string())?.keys.into_iter().collect();
+        records.retain(|record| pruned.contains(&record.id));
+        Ok(records)
     }
 }
 
-fn is_unused(used: Timestamp, unused_for: Duration) -> bool {
-    unused_for.is_zero() || Timestamp::now().since(used) >= unused_for
-}
-
-fn shown(key: Digest, record: BuildRecord) -> CacheRecord {
+fn shown(entry: CacheEntry) -> CacheRecord {
+    let CacheEntry { id, record, size, shared } = entry;
     CacheRecord {
-        id: key.hex(),
+        id: id.hex(),
         parents: Vec::new(),
         kind: record.kind,
         description: record.description,
-        size: 0,
+        size,
         in_use: false,
-        shared: record.layer.is_some(),
+        shared,
         created: record.created,
         used: Some(record.used),
         uses: record.uses,

@@ -10,6 +10,7 @@ use dory_types::{ImageReference, Timestamp};
 use crate::context::Context;
 use crate::grant::{Agents, Secrets};
 use crate::images::Images;
+use crate::outcome::Outcome;
 use crate::output::Output;
 
 /// Where the Dockerfile comes from.
@@ -44,6 +45,8 @@ pub enum NamedContext {
     Files(Arc<dyn Context>),
     /// An image, by reference.
     Image(String),
+    /// What another build made.
+    Result(Arc<Outcome>),
 }
 
 /// Which cached results are not used.

@@ -1,7 +1,6 @@
 //! The readers of foreign bytes, opened to the fuzzers of `fuzz/`.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::os::fd::BorrowedFd;
 
 use bollard_buildkit_proto::fsutil::types::Packet;
@@ -9,21 +8,8 @@ use bollard_buildkit_proto::moby::buildkit::v1::SolveRequest;
 use prost::Message;
 
 use crate::attributes::Attributes;
-use crate::filesync::{Conversation, receive};
+use crate::filesync::{Script, receive};
 use crate::solve::Wishes;
-
-/// A sender that says what it was told to say.
-struct Script(VecDeque<Packet>);
-
-impl Conversation for Script {
-    fn next(&mut self) -> io::Result<Option<Packet>> {
-        Ok(self.0.pop_front())
-    }
-
-    fn send(&mut self, _packet: Packet) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Receives packets into `root`; `bytes` are messages, each behind two bytes of its length.
 pub fn receive_packets(root: BorrowedFd<'_>, mut bytes: &[u8]) {

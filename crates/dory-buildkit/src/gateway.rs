@@ -18,25 +18,29 @@ use bollard_buildkit_proto::moby::buildkit::v1::VertexWarning;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     EvaluateRequest, EvaluateResponse, InputsResponse, PongResponse, Ref, ResolveImageConfigRequest,
-    ResolveImageConfigResponse, Result as GatewayResult, ReturnRequest, ReturnResponse, SolveRequest,
-    SolveResponse, WarnRequest, WarnResponse, result,
+    ReadDirRequest, ReadFileRequest, ResolveImageConfigResponse, Result as GatewayResult, ReturnRequest,
+    ReturnResponse, SolveRequest, SolveResponse, StatFileRequest, WarnRequest, WarnResponse, result,
 };
 use bollard_buildkit_proto::pb;
 use dory_build::PullPolicy;
 use dory_registry::Platform;
-use tokio::sync::watch;
+use dory_store::View;
+use prost::Message;
+use tokio::sync::{OnceCell, watch};
 
 use crate::attributes::{AttributeError, Attributes, check_frontend};
 use crate::failure;
+use crate::files;
 use crate::grpc::{Call, Code, Reply, Status};
 use crate::jobs::{Job, Jobs};
+use crate::results::{KnownReference, Reference, definition};
 use crate::session::Session;
 use crate::solve::{Wishes, Workshop};
 
 /// Metadata of each call: the build that it is about.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
 /// What can be asked for here (frontend/gateway/pb/caps.go).
-const FRONTEND_CAPABILITIES: [&str; 13] = [
+const FRONTEND_CAPABILITIES: [&str; 18] = [
     "solve.base",
     "solve.inlinereturn",
     "resolveimage",
@@ -50,6 +54,11 @@ const FRONTEND_CAPABILITIES: [&str; 13] = [
     "gateway.solve.evaluate",
     "gateway.evaluate",
     "gateway.warnings",
+    "frontend.inputs",
+    "reference.output",
+    "readfile",
+    "readdir",
+    "statfile",
 ];
 /// What of LLB's abilities has a counterpart in the Dockerfile frontend (solver/pb/caps.go): clients ask about options by them.
 const SOLVER_CAPABILITIES: [&str; 24] = [
@@ -89,7 +98,7 @@ pub struct Bridge {
 #[derive(Debug, Default)]
 struct State {
     driver: Option<Driver>,
-    references: HashMap<String, HashMap<String, String>>,
+    references: HashMap<String, KnownReference>,
     returned: Option<Result<Option<String>, Status>>,
 }
 
@@ -128,8 +137,8 @@ impl Bridge {
         }
     }
 
-    /// The attributes of what was returned; nothing for an empty result. Waits for it.
-    async fn returned(&self) -> Result<Option<HashMap<String, String>>, Status> {
+    /// What was returned; nothing for an empty result. Waits for it.
+    async fn returned(&self) -> Result<Option<Arc<Reference>>, Status> {
         let mut changed = self.changed.subscribe();
         loop {
             // Not within the condition, whose lock would be held while the reference is looked up.
@@ -137,23 +146,16 @@ impl Bridge {
             if let Some(returned) = returned {
                 return match returned? {
                     None => Ok(None),
-                    Some(reference) => self.attributes(&reference).map(Some),
+                    Some(reference) => self.reference(&reference).map(Some),
                 };
             }
             changed.changed().await.map_err(|_| Status::new(Code::Canceled, "the build is over"))?;
         }
     }
 
-    fn attributes(&self, reference: &str) -> Result<HashMap<String, String>, Status> {
-        let found = self.lock().references.get(reference).cloned();
-        found.ok_or_else(|| Status::new(Code::NotFound, format!("no such reference: {reference}")))
-    }
-
-    fn keep(&self, attributes: HashMap<String, String>) -> String {
-        let mut state = self.lock();
-        let reference = format!("dory-{}", state.references.len());
-        state.references.insert(reference.clone(), attributes);
-        reference
+    fn reference(&self, id: &str) -> Result<Arc<Reference>, Status> {
+        let found = self.lock().references.get(id).map(|known| known.reference().clone());
+        found.ok_or_else(|| Status::new(Code::NotFound, format!("no such reference: {id}")))
     }
 }
 
@@ -173,7 +175,13 @@ pub async fn drive(
         () = session.closed() => return Err(Status::new(Code::Canceled, "the client's session has ended")),
     };
     match returned {
-        Some(attributes) => workshop.solve(job, session, &attributes, wishes).await,
+        Some(reference) => {
+            let wishes = Wishes { inputs: reference.inputs.clone(), ..wishes };
+            let built = workshop.solve(job, session, &reference.attributes, wishes).await?;
+            // Who has the reference as an input may have built it meanwhile: the same, out of the cache.
+            let _ = reference.outcome.set(built.outcome);
+            Ok(built.response)
+        }
         None => Ok(HashMap::new()),
     }
 }
@@ -204,19 +212,30 @@ impl Gateway {
         let driver = job.bridge.driver().await?;
         match method {
             "Ping" => Ok(Reply::of(&self.ping())),
-            "Solve" => self.solve(&job, &driver, call.message().await?).await,
+            "Solve" => self.solve(&job, &id, &driver, call.message().await?).await,
             "Return" => return_result(&job, call.message().await?),
             "Evaluate" => {
                 let request: EvaluateRequest = call.message().await?;
-                let attributes = job.bridge.attributes(&request.r#ref)?;
-                self.evaluate(&job, &driver, &attributes).await?;
+                self.workshop.outcome(&job, &*job.bridge.reference(&request.r#ref)?).await?;
                 Ok(Reply::of(&EvaluateResponse {}))
             }
             "ResolveImageConfig" => self.resolve(&job, &driver, call.message().await?).await,
             "Inputs" => Ok(Reply::of(&InputsResponse::default())),
             "Warn" => warn(&job, call.message().await?),
-            "ReadFile" | "ReadDir" | "StatFile" => {
-                Err(Status::not_supported(format!("reading a result ({method})")))
+            "ReadFile" => {
+                let request: ReadFileRequest = call.message().await?;
+                let reference = job.bridge.reference(&request.r#ref)?;
+                self.look(&job, &reference, move |view| files::read_file(view, &request)).await
+            }
+            "ReadDir" => {
+                let request: ReadDirRequest = call.message().await?;
+                let reference = job.bridge.reference(&request.r#ref)?;
+                self.look(&job, &reference, move |view| files::read_dir(view, &request)).await
+            }
+            "StatFile" => {
+                let request: StatFileRequest = call.message().await?;
+                let reference = job.bridge.reference(&request.r#ref)?;
+                self.look(&job, &reference, move |view| files::stat_file(view, &request)).await
             }
             "NewContainer" | "ExecProcess" | "ReleaseContainer" => {
                 Err(Status::not_supported(format!("a container of the client's in a build ({method})")))
@@ -238,26 +257,32 @@ impl Gateway {
     }
 
     /// Keeps what is to be built; builds it only where that is asked for.
-    async fn solve(&self, job: &Arc<Job>, driver: &Driver, request: SolveRequest) -> Result<Reply, Status> {
+    async fn solve(
+        &self,
+        job: &Arc<Job>,
+        build: &str,
+        driver: &Driver,
+        request: SolveRequest,
+    ) -> Result<Reply, Status> {
         if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
             return Err(Status::not_supported("a raw LLB definition"));
         }
         check_frontend_name(&request.frontend, &request.frontend_opt)?;
-        if !request.frontend_inputs.is_empty() {
-            return Err(Status::not_supported("the result of another build as an input"));
-        }
+        let mut wishes = Wishes::default();
+        wishes.read_inputs(&self.workshop.references, &request.frontend_inputs)?;
         let mut attributes = request.frontend_opt;
         add_cache_imports(&mut attributes, &request.cache_imports);
         // What cannot be built is refused here, where the client asked for it.
         if let Some(subrequest) = Attributes::read(&attributes)?.subrequest {
             return Err(failure::of_subrequest(&subrequest));
         }
+        let reference = self.keep(job, build, driver, attributes, wishes);
         if request.evaluate {
-            self.evaluate(job, driver, &attributes).await?;
+            self.workshop.outcome(job, &reference).await?;
         }
-        let reference = job.bridge.keep(attributes);
+        let reference = reference.id.clone();
         let result = match request.allow_result_array_ref {
-            true => result::Result::Ref(Ref { id: reference.clone(), def: None }),
+            true => result::Result::Ref(Ref { id: reference.clone(), def: Some(definition(&reference)) }),
             false => result::Result::RefDeprecated(reference.clone()),
         };
         let result = GatewayResult { result: Some(result), ..GatewayResult::default() };
@@ -267,15 +292,45 @@ impl Gateway {
         }))
     }
 
-    /// Builds and keeps the result in the cache alone.
-    async fn evaluate(
+    /// Makes a reference, of which nothing is built yet.
+    fn keep(
+        &self,
+        job: &Job,
+        build: &str,
+        driver: &Driver,
+        attributes: HashMap<String, String>,
+        wishes: Wishes,
+    ) -> Arc<Reference> {
+        let mut state = job.bridge.lock();
+        let reference = Arc::new(Reference {
+            // Builds' ids are the clients', and no two of them are the same.
+            id: format!("{build}-{}", state.references.len()),
+            attributes,
+            session: driver.session.clone(),
+            entitlements: driver.wishes.entitlements,
+            inputs: wishes.inputs,
+            outcome: OnceCell::new(),
+        });
+        let known = self.workshop.references.keep(reference.clone(), self.workshop.runtime.clone());
+        state.references.insert(reference.id.clone(), known);
+        reference
+    }
+
+    /// Looks into the files of a result; builds it first where nobody has.
+    async fn look<T: Message + 'static>(
         &self,
         job: &Arc<Job>,
-        driver: &Driver,
-        attributes: &HashMap<String, String>,
-    ) -> Result<(), Status> {
-        let wishes = Wishes { entitlements: driver.wishes.entitlements, ..Wishes::default() };
-        self.workshop.solve(job, &driver.session, attributes, wishes).await.map(drop)
+        reference: &Reference,
+        look: impl FnOnce(&View) -> Result<T, Status> + Send + 'static,
+    ) -> Result<Reply, Status> {
+        let outcome = self.workshop.outcome(job, reference).await?;
+        let host = self.workshop.host.clone();
+        let looked = tokio::task::spawn_blocking(move || match outcome.results.as_slice() {
+            [result] => look(&host.files(result).map_err(Status::unknown)?),
+            _ => Err(Status::not_supported("reading a result of several platforms")),
+        });
+        let looked = looked.await.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        Ok(Reply::of(&looked?))
     }
 
     async fn resolve(

@@ -1,15 +1,20 @@
 //! What the engine lends: its builder, its images and what it knows of itself.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dory_build::context::Context;
-use dory_build::{BuildError, Cancel, ImagesError, Outcome, Progress, PullPolicy, Request};
+use dory_build::{
+    BuildError, Cancel, ImagesError, Outcome, PlatformResult, Progress, PullPolicy, Request,
+};
 use dory_registry::Platform;
+use dory_store::View;
 use dory_types::{Digest, Timestamp};
 
+use crate::filter::Filters;
 use crate::session::SessionCredentials;
 
 /// An image's configuration, as a client asks for it.
@@ -70,8 +75,30 @@ pub struct PruneOptions {
     pub unused_for: Duration,
     /// Bytes that may stay.
     pub keep_bytes: u64,
-    /// Docker's filters, as they were given.
-    pub filters: Vec<String>,
+    /// Only these.
+    pub filters: Filters,
+}
+
+/// What filters may ask about a [`CacheRecord`] (BuildKit's `adaptUsageInfo`).
+pub const CACHE_FIELDS: [&str; 9] =
+    ["id", "parents", "description", "inuse", "mutable", "immutable", "type", "shared", "private"];
+
+impl CacheRecord {
+    /// Whether `filters` want it.
+    pub fn is_wanted(&self, filters: &Filters) -> bool {
+        let flag = |set: bool| set.then_some(Cow::Borrowed("true"));
+        filters.matches(|name| match name {
+            "id" => Some(Cow::Borrowed(self.id.as_str())),
+            "parents" => Some(Cow::Owned(self.parents.join(";"))),
+            "description" => Some(Cow::Borrowed(self.description.as_str())),
+            "inuse" => flag(self.in_use),
+            "immutable" => flag(true),
+            "type" => Some(Cow::Borrowed(self.kind.as_str())),
+            "shared" => flag(self.shared),
+            "private" => flag(!self.shared),
+            _ => None,
+        })
+    }
 }
 
 /// The engine, as builds see it. All calls block.
@@ -87,6 +114,12 @@ pub trait Host: Debug + Send + Sync {
         progress: &Arc<dyn Progress>,
         cancel: &Cancel,
     ) -> Result<Outcome, BuildError>;
+
+    /// The files of a result.
+    ///
+    /// # Errors
+    /// In words, where its layers cannot be opened.
+    fn files(&self, result: &PlatformResult) -> Result<View, String>;
 
     /// The archive that `source` has, compressed or not, as a build context.
     ///

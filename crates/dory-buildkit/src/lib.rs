@@ -17,6 +17,8 @@ mod attributes;
 mod control;
 mod exporter;
 mod failure;
+mod files;
+mod filter;
 mod filesync;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -24,11 +26,13 @@ mod gateway;
 mod grpc;
 mod host;
 mod jobs;
+mod results;
 mod service;
 mod session;
 mod solve;
 mod status;
 
+pub use filter::Filters;
 pub use filesync::ContextDirectories;
 pub use grpc::{Code, Outgoing, Status, connection_builder, is_call};
 pub use host::{CacheRecord, Host, PruneOptions, ResolvedImage, Worker};

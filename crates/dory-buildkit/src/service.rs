@@ -19,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::grpc::{self, Answer, Call, Outgoing, Reply, Service, Status};
 use crate::host::Host;
 use crate::jobs::{Jobs, record};
+use crate::results::References;
 use crate::session::Sessions;
 use crate::solve::{Wishes, Workshop, context_folder};
 use crate::status::Follower;
@@ -77,9 +78,6 @@ impl std::fmt::Debug for TracedBuild {
     }
 }
 
-/// How long a received context is kept that no build has: as long as BuildKit keeps sources by default.
-const CONTEXTS_KEPT: Duration = Duration::from_secs(48 * 60 * 60);
-
 impl BuildKit {
     /// BuildKit over `host`, whose data are in `data_root`; calls of sessions wait on `runtime`.
     pub fn new(host: Arc<dyn Host>, data_root: &Path, runtime: Handle) -> Self {
@@ -87,10 +85,9 @@ impl BuildKit {
             host,
             sessions: Sessions::default(),
             directories: ContextDirectories::new(context_folder(data_root)),
+            references: References::default(),
             runtime,
         };
-        let directories = workshop.directories.clone();
-        workshop.runtime.spawn_blocking(move || directories.forget(CONTEXTS_KEPT));
         let jobs = Jobs::default();
         let control = Control::new(workshop.clone(), jobs.clone());
         let gateway = Gateway::new(workshop.clone(), jobs.clone());
@@ -152,7 +149,7 @@ impl BuildKit {
                 let session = workshop.sessions.get(&session).await?;
                 workshop.solve(running.job(), &session, &attributes, wishes).await
             };
-            let result = solved.await;
+            let result = solved.await.map(|built| built.response);
             running.end(&result);
             result
         });

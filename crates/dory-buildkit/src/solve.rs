@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bollard_buildkit_proto::pb;
 use dory_build::context::Context;
 use dory_build::{
     Annotation, CacheLocation, DockerfileSource, Entitlements, Event, NamedContext, Outcome, Output,
@@ -22,6 +24,7 @@ use crate::filesync::{ContextDirectories, SessionContext};
 use crate::grpc::{Code, Status};
 use crate::host::Host;
 use crate::jobs::Job;
+use crate::results::{Reference, References};
 use crate::session::{
     DirectoryExport, Session, SessionAgents, SessionCredentials, SessionSecrets, Sessions, StreamExport,
     upload,
@@ -39,6 +42,8 @@ pub struct Workshop {
     pub sessions: Sessions,
     /// Where contexts are received.
     pub directories: ContextDirectories,
+    /// Results that clients may refer to.
+    pub references: References,
     /// Where calls of sessions wait.
     pub runtime: Handle,
 }
@@ -58,7 +63,21 @@ pub struct Wishes {
     pub cache_from: Vec<CacheLocation>,
     /// What the build may do.
     pub entitlements: Entitlements,
+    /// Results of other builds, by the names of the inputs.
+    pub inputs: BTreeMap<String, Arc<Reference>>,
 }
+
+/// What came of a build.
+#[derive(Debug)]
+pub struct Built {
+    /// What the client is told.
+    pub response: HashMap<String, String>,
+    /// The results.
+    pub outcome: Arc<Outcome>,
+}
+
+/// A result of another build, which may have to be built.
+type Awaited<'a> = Pin<Box<dyn Future<Output = Result<Arc<Outcome>, Status>> + Send + 'a>>;
 
 impl Wishes {
     /// Reads a client's exporters; `(type, attributes)` each.
@@ -91,10 +110,25 @@ impl Wishes {
         }
         Ok(())
     }
+
+    /// Reads the results of other builds that a client hands over.
+    ///
+    /// # Errors
+    /// What is none of our results.
+    pub fn read_inputs(
+        &mut self,
+        references: &References,
+        inputs: &HashMap<String, pb::Definition>,
+    ) -> Result<(), Status> {
+        for (name, definition) in inputs {
+            self.inputs.insert(name.clone(), references.of_definition(name, definition)?);
+        }
+        Ok(())
+    }
 }
 
 impl Workshop {
-    /// Builds what `attributes` say, with `wishes`, and answers what the client is told of the result.
+    /// Builds what `attributes` say, with `wishes`.
     ///
     /// The build ends when this future is dropped or the session ends.
     ///
@@ -106,12 +140,19 @@ impl Workshop {
         session: &Arc<Session>,
         attributes: &HashMap<String, String>,
         wishes: Wishes,
-    ) -> Result<HashMap<String, String>, Status> {
+    ) -> Result<Built, Status> {
         let attributes = Attributes::read(attributes)?;
         if let Some(subrequest) = &attributes.subrequest {
             return Err(failure::of_subrequest(subrequest));
         }
-        let request = self.request(attributes, session, wishes.clone())?;
+        let mut results = HashMap::new();
+        for source in attributes.named.values() {
+            let Source::Input(name) = source else { continue };
+            let reference = wishes.inputs.get(name);
+            let reference = reference.ok_or_else(|| Status::invalid(format!("the input `{name}` is missing")))?;
+            results.insert(name.clone(), self.outcome(job, reference).await?);
+        }
+        let request = self.request(attributes, session, wishes.clone(), &results)?;
         let work =
             Work { workshop: self.clone(), job: job.clone(), session: session.clone(), request, wishes };
         let worked = tokio::task::spawn_blocking(move || work.run());
@@ -127,8 +168,28 @@ impl Workshop {
         }
     }
 
-    /// The builder's request.
-    fn request(&self, read: Attributes, session: &Arc<Session>, wishes: Wishes) -> Result<Request, Status> {
+    /// What a reference stands for, built as part of `job` where it is not yet.
+    pub fn outcome<'a>(&'a self, job: &'a Arc<Job>, reference: &'a Reference) -> Awaited<'a> {
+        let build = async || {
+            let wishes = Wishes {
+                entitlements: reference.entitlements,
+                inputs: reference.inputs.clone(),
+                ..Wishes::default()
+            };
+            let built = self.solve(job, &reference.session, &reference.attributes, wishes).await?;
+            Ok(built.outcome)
+        };
+        Box::pin(async move { reference.outcome.get_or_try_init(build).await.cloned() })
+    }
+
+    /// The builder's request; `results` are those of other builds, by the names of the inputs.
+    fn request(
+        &self,
+        read: Attributes,
+        session: &Arc<Session>,
+        wishes: Wishes,
+        results: &HashMap<String, Arc<Outcome>>,
+    ) -> Result<Request, Status> {
         let comes_along = wishes.context.is_some();
         let context = match &read.context {
             _ if comes_along => wishes.context,
@@ -145,6 +206,9 @@ impl Workshop {
         for (name, source) in &read.named {
             let context = match source {
                 Source::Image(reference) => NamedContext::Image(reference.clone()),
+                Source::Input(input) if results.contains_key(input) => {
+                    NamedContext::Result(results[input].clone())
+                }
                 source => NamedContext::Files(self.files(session, name, source)?),
             };
             named_contexts.insert(name.clone(), context);
@@ -215,7 +279,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self) -> Result<HashMap<String, String>, Status> {
+    fn run(mut self) -> Result<Built, Status> {
         let directories = self.add_outputs()?;
         let progress: Arc<dyn Progress> = self.job.log.clone();
         let credentials = Some(self.workshop.credentials(&self.session));
@@ -224,7 +288,7 @@ impl Work {
         for (id, directory) in directories {
             self.send(id, &directory)?;
         }
-        Ok(response(&outcome))
+        Ok(Built { response: response(&outcome), outcome: Arc::new(outcome) })
     }
 
     /// Adds the exporters to the request; answers the directories that are sent to the client afterwards.

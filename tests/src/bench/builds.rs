@@ -100,6 +100,8 @@ impl Builder {
 struct Bench<'a> {
     arguments: &'a BuildsArguments,
     engines: Vec<Engine>,
+    /// Has the data-root and the network of `dory build`, and does not run.
+    alone: Option<Engine>,
     builders: Vec<Builder>,
 }
 
@@ -114,7 +116,7 @@ pub fn run(arguments: &BuildsArguments) -> Result<()> {
         .into_iter()
         .filter(|builder| !arguments.without.iter().any(|name| name == builder.name()))
         .collect();
-    let mut bench = Bench { arguments, engines: Vec::new(), builders };
+    let mut bench = Bench { arguments, engines: Vec::new(), alone: None, builders };
     bench.prepare()?;
     println!("{:28}{:14}{:>9} s", "", "", "wall");
     let wanted = |part: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|name| name == part);
@@ -154,14 +156,14 @@ impl Bench<'_> {
                 self.engines.push(engine);
             }
         }
-        let archive = busybox.display();
-        for (builder, line) in [
-            (Builder::Dory, format!("{} load --input {archive}", self.arguments.dory.display())),
-            (Builder::Buildah, format!("{} pull --quiet docker-archive:{archive}", self.buildah())),
-        ] {
-            if self.builders.contains(&builder) {
-                self.shell(builder, &line, &self.arguments.work)?;
-            }
+        if self.builders.contains(&Builder::Dory) {
+            let BuildsArguments { dory, tools, work, .. } = self.arguments;
+            self.alone =
+                Some(Engine::prepare_store(dory, &work.join("alone"), tools, std::slice::from_ref(&busybox))?);
+        }
+        if self.builders.contains(&Builder::Buildah) {
+            let line = format!("{} pull --quiet docker-archive:{}", self.buildah(), busybox.display());
+            self.shell(Builder::Buildah, &line, &self.arguments.work)?;
         }
         Ok(())
     }
@@ -174,7 +176,13 @@ impl Bench<'_> {
     fn build(&self, builder: Builder, context: &Path) -> Result<f64> {
         let line = match builder {
             Builder::Dory => {
-                format!("{} build --tag bench --progress quiet .", self.arguments.dory.display())
+                let alone = self.alone.as_ref().context("nothing is prepared for `dory build`")?;
+                format!(
+                    "nsenter --net={} -- {} build --data-root {} --tag bench --progress quiet .",
+                    alone.host.path(),
+                    self.arguments.dory.display(),
+                    alone.folder.join("data").display()
+                )
             }
             Builder::DoryEngine | Builder::Buildkit => "docker build --quiet --tag bench .".to_owned(),
             // Its own isolation needs an OCI runtime and more rights than a container has.
@@ -197,7 +205,6 @@ impl Bench<'_> {
                 format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.arguments.tools.join("old").display()),
             )
             .env("DOCKER_BUILDKIT", "1")
-            .env("DORY_DATA_ROOT", self.arguments.work.join("alone"))
             .stdin(Stdio::null());
         let kind = match builder {
             Builder::DoryEngine => Some(EngineKind::Dory),

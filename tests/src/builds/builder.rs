@@ -88,6 +88,8 @@ pub struct Site<'a> {
     pub work: &'a Path,
     /// Those that run.
     pub engines: &'a [Engine],
+    /// Has the data-root and the network of `dory build`, and does not run.
+    pub alone: Option<&'a Engine>,
 }
 
 impl Site<'_> {
@@ -101,13 +103,18 @@ impl Site<'_> {
         recipe.lay_out(&context)?;
         let archive = self.work.join(format!("{}-{}.tar", recipe.name, builder.name()));
         let line = match builder {
-            // The store of its own is empty but for what is loaded into it, which is how it gets base images.
-            Builder::DoryAlone => format!(
-                "exec dory build --progress plain --output type=docker,dest={},name={} {} .",
-                archive.display(),
-                recipe.name,
-                recipe.words(builder)
-            ),
+            Builder::DoryAlone => {
+                let engine = self.alone.context("nothing is prepared for `dory build`")?;
+                format!(
+                    "exec nsenter --net={} -- dory build --data-root {} --progress plain --tag {} \
+                     --output type=image --output type=docker,dest={} {} .",
+                    engine.host.path(),
+                    engine.folder.join("data").display(),
+                    recipe.name,
+                    archive.display(),
+                    recipe.words(builder)
+                )
+            }
             _ => format!("exec docker build --tag {} {} .", recipe.name, recipe.words(builder)),
         };
         let output = self.shell(builder, &line, &context, recipe.environment())?;
@@ -121,19 +128,6 @@ impl Site<'_> {
             ensure!(saved.status.success(), "`{line}`: {}", String::from_utf8_lossy(&saved.stderr));
         }
         Ok(Outcome::Built(archive))
-    }
-
-    /// Puts the base images into the store that `dory build` uses with no engine.
-    ///
-    /// # Errors
-    /// The client cannot start, or refuses an archive.
-    pub fn prepare_alone(&self, archives: &[PathBuf]) -> Result<()> {
-        for archive in archives {
-            let line = format!("exec dory load --input '{}'", std::path::absolute(archive)?.display());
-            let loaded = self.shell(Builder::DoryAlone, &line, self.work, &[])?;
-            ensure!(loaded.status.success(), "`{line}`: {}", String::from_utf8_lossy(&loaded.stderr));
-        }
-        Ok(())
     }
 
     fn shell(
@@ -157,7 +151,6 @@ impl Site<'_> {
             .env("DOCKER_CONFIG", self.work.join("no-config"))
             .env("BUILDKIT_PROGRESS", "plain")
             .env("DOCKER_BUILDKIT", if builder.kind() == "classic" { "0" } else { "1" })
-            .env("DORY_DATA_ROOT", self.work.join("alone"))
             .stdin(Stdio::null());
         if let Some(kind) = builder.engine() {
             let engine = self.engines.iter().find(|engine| engine.kind == kind).context("no such engine")?;

@@ -87,25 +87,28 @@ pub fn run(arguments: &BuildCompareArguments) -> Result<bool> {
         .with_context(|| format!("cannot read `{}`", arguments.known.display()))?;
     let known = Known::parse(&text).only(|place| place.starts_with("build ") || place.contains(": build "));
     let work = crate::scratch(&arguments.work)?;
+    let bases = BASES.map(|name| arguments.images.join(name));
     let mut engines = Vec::new();
     for (kind, binary) in [(EngineKind::Dory, &arguments.dory), (EngineKind::Dockerd, &arguments.dockerd)] {
         if pairs.iter().any(|(one, other)| [one, other].iter().any(|builder| builder.engine() == Some(kind)))
         {
             let mut engine = Engine::prepare(kind, binary, &work.join(kind.name()))?;
             engine.start()?;
-            engine.load_images(&arguments.tools, &BASES.map(|name| arguments.images.join(name)))?;
+            engine.load_images(&arguments.tools, &bases)?;
             engines.push(engine);
         }
     }
+    let alone = match pairs.iter().any(|(one, other)| [one, other].contains(&&Builder::DoryAlone)) {
+        true => Some(Engine::prepare_store(&arguments.dory, &work.join("alone"), &arguments.tools, &bases)?),
+        false => None,
+    };
     let site = Site {
         tools: &std::path::absolute(&arguments.tools)?,
         dory: &std::path::absolute(&arguments.dory)?,
         work: &work,
         engines: &engines,
+        alone: alone.as_ref(),
     };
-    if pairs.iter().any(|(one, other)| [one, other].contains(&&Builder::DoryAlone)) {
-        site.prepare_alone(&BASES.map(|name| arguments.images.join(name)))?;
-    }
     let comparison = Comparison { site: &site, verbose: arguments.verbose };
     let outcome = comparison.run(&recipes, &pairs, &known, arguments.all);
     for mut engine in engines {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use dory_dockerfile::IgnorePatterns;
 use dory_registry::Platform;
 use dory_store::{Image, LayerLease, View};
-use dory_types::Digest;
+use dory_types::{Digest, Timestamp};
 
 use super::Teller;
 use crate::builder::Builder;
@@ -19,6 +19,7 @@ use crate::images::FoundImage;
 use crate::operations::copy::{Identity, Source};
 use crate::operations::digests::FileDigests;
 use crate::operations::key::Key;
+use crate::outcome::Outcome;
 use crate::request::{NamedContext, Request};
 use dory_types::with_causes;
 
@@ -142,6 +143,7 @@ impl<'a> Sources<'a> {
     pub(crate) fn image(&self, name: &str, platform: &Platform) -> Result<BaseImage, StepError> {
         let reference = match self.request.named_contexts.get(name) {
             Some(NamedContext::Image(reference)) => reference.clone(),
+            Some(NamedContext::Result(outcome)) => return result_of(outcome, name, platform),
             _ => name.to_owned(),
         };
         let cell = {
@@ -244,6 +246,24 @@ impl<'a> Sources<'a> {
             }
         }
     }
+}
+
+/// What another build made for `platform`, as an image.
+fn result_of(outcome: &Outcome, name: &str, platform: &Platform) -> Result<BaseImage, StepError> {
+    let result = outcome.results.iter().find(|result| result.platform == *platform);
+    let result = result.ok_or_else(|| {
+        StepError::Invalid(format!("the named context {name} was not built for {platform}"))
+    })?;
+    let image = Image {
+        id: result.id.clone(),
+        config: Arc::new(result.config.clone()),
+        references: Vec::new(),
+        size: 0,
+        last_tagged: Timestamp::ZERO,
+        parent: None,
+    };
+    let found = FoundImage { id: result.id.clone(), digest: None };
+    Ok(BaseImage { found, image: Arc::new(image), layers: result.layers.clone() })
 }
 
 fn patterns(name: &str, text: &[u8]) -> Result<Option<IgnorePatterns>, StepError> {

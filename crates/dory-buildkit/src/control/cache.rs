@@ -3,18 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageResponse, PruneRequest, UsageRecord};
+use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageRequest, DiskUsageResponse, PruneRequest, UsageRecord};
 
+use crate::filter::Filters;
 use crate::grpc::{Code, Reply, Status};
-use crate::host::{CacheRecord, Host, PruneOptions};
+use crate::host::{CACHE_FIELDS, CacheRecord, Host, PruneOptions};
 use crate::solve::Workshop;
 use crate::status::to_timestamp;
 
 /// What is in the cache.
-pub(super) async fn disk_usage(host: &Arc<dyn Host>) -> Result<Reply, Status> {
+pub(super) async fn disk_usage(host: &Arc<dyn Host>, request: DiskUsageRequest) -> Result<Reply, Status> {
     let host = host.clone();
+    let filters = filters(&request.filter)?;
     let records = blocking(move || host.cache()).await?;
-    Ok(Reply::of(&DiskUsageResponse { record: records.into_iter().map(usage).collect() }))
+    let record = records.into_iter().filter(|record| record.is_wanted(&filters)).map(usage).collect();
+    Ok(Reply::of(&DiskUsageResponse { record }))
+}
+
+fn filters(texts: &[String]) -> Result<Filters, Status> {
+    Filters::parse(texts, &CACHE_FIELDS).map_err(|error| Status::invalid(error.to_string()))
 }
 
 /// Removes from the cache, and tells what.
@@ -24,10 +31,12 @@ pub(super) async fn prune(workshop: &Workshop, request: PruneRequest) -> Result<
         all: request.all,
         unused_for: Duration::from_nanos(u64::try_from(request.keep_duration).unwrap_or_default()),
         keep_bytes: u64::try_from(request.reserved_space.max(request.max_used_space)).unwrap_or_default(),
-        filters: request.filter,
+        filters: filters(&request.filter)?,
     };
     let removed = blocking(move || {
-        directories.forget(options.unused_for);
+        if options.filters.is_empty() {
+            directories.forget(options.unused_for);
+        }
         host.prune(&options)
     });
     let removed = removed.await?;

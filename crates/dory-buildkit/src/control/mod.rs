@@ -61,7 +61,7 @@ impl Control {
             "ListWorkers" => Ok(Reply::of(&ListWorkersResponse {
                 record: vec![worker_record(&self.workshop.host.worker())],
             })),
-            "DiskUsage" => cache::disk_usage(&self.workshop.host).await,
+            "DiskUsage" => cache::disk_usage(&self.workshop.host, call.message().await?).await,
             "Prune" => cache::prune(&self.workshop, call.message().await?).await,
             "ListenBuildHistory" => history::listen(&self.jobs, call.message().await?),
             "Session" => Ok(self.session(call)),
@@ -97,15 +97,14 @@ impl Control {
         if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
             return Err(Status::not_supported("a raw LLB definition"));
         }
-        if !request.frontend_inputs.is_empty() {
-            return Err(Status::not_supported("the result of another build as an input"));
-        }
+        wishes.read_inputs(&self.workshop.references, &request.frontend_inputs)?;
         let session = self.workshop.sessions.get(&request.session).await?;
         if request.frontend.is_empty() {
             return gateway::drive(&self.workshop, running.job(), &session, wishes).await;
         }
         check_frontend_name(&request.frontend, &request.frontend_attrs)?;
-        self.workshop.solve(running.job(), &session, &request.frontend_attrs, wishes).await
+        let built = self.workshop.solve(running.job(), &session, &request.frontend_attrs, wishes).await?;
+        Ok(built.response)
     }
 
     /// Opens a session over the call itself: clients that speak gRPC alone have no other way.

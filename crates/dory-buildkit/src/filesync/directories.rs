@@ -13,11 +13,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use sha2::{Digest, Sha256};
+
+/// How long a received context is kept that no build has: as long as BuildKit keeps sources by default.
+const KEPT: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// The folder of contexts; clones share it.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub struct ContextDirectories(Arc<Shared>);
 struct Shared {
     folder: PathBuf,
     taken: Mutex<HashSet<String>>,
+    /// What nobody needs is looked for once, at the first build.
+    tidied: Once,
 }
 
 impl Shared {
@@ -46,7 +51,7 @@ pub struct Lease {
 impl ContextDirectories {
     /// Those in `folder`, which is made when it is needed.
     pub fn new(folder: PathBuf) -> Self {
-        Self(Arc::new(Shared { folder, taken: Mutex::default() }))
+        Self(Arc::new(Shared { folder, taken: Mutex::default(), tidied: Once::new() }))
     }
 
     /// A directory for what the client calls `identity`: the one that an earlier build left, where no other build has it. Where
@@ -72,6 +77,11 @@ impl ContextDirectories {
         let root = rustix::fs::openat(CWD, &path, flags, Mode::empty())?;
         // The time of the last use, for `prune`; told apart from that of the tree's root, which is no file of the context.
         rustix::fs::futimens(&root, &NOW)?;
+        self.0.tidied.call_once(|| {
+            let directories = self.clone();
+            // Nothing waits for it, and it is told of where it fails.
+            std::thread::spawn(move || directories.forget(KEPT));
+        });
         Ok((lease, root))
     }
 

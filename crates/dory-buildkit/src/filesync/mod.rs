@@ -19,15 +19,22 @@ mod directories;
 mod entry;
 mod packet;
 mod receive;
+#[cfg(any(test, feature = "fuzzing"))]
+mod script;
 mod send;
 #[cfg(test)]
 mod tests;
 
 pub use context::SessionContext;
 pub use directories::{ContextDirectories, Lease};
-#[cfg(any(test, feature = "fuzzing"))]
-pub use packet::Conversation;
+pub use entry::{Entry, EntryKind};
+#[cfg(test)]
+use packet::Conversation;
 pub use packet::PacketStream;
 #[cfg(any(test, feature = "fuzzing"))]
-pub use receive::{ReceiveError, Received, receive};
+pub use receive::receive;
+#[cfg(test)]
+use receive::{ReceiveError, Received};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use script::Script;
 pub use send::{SendError, send};

@@ -1,6 +1,5 @@
 //! Sender and receiver against each other, and a receiver against senders that lie.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,19 +27,6 @@ impl Conversation for Pipe {
 
     fn send(&mut self, packet: Packet) -> io::Result<()> {
         self.to.send(packet).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-/// Says what it was told to say, and keeps what it hears.
-struct Script(VecDeque<Packet>);
-
-impl Conversation for Script {
-    fn next(&mut self) -> io::Result<Option<Packet>> {
-        Ok(self.0.pop_front())
-    }
-
-    fn send(&mut self, _packet: Packet) -> io::Result<()> {
-        Ok(())
     }
 }
 
