@@ -79,7 +79,8 @@ fn conditions(filter: &str, fields: &[&str]) -> Result<Vec<Condition>, FilterErr
 
 fn condition(part: &str, filter: &str, fields: &[&str]) -> Result<Condition, FilterError> {
     let syntax = || FilterError::Syntax(filter.to_owned());
-    let found = ["==", "!=", "~="].iter().filter_map(|operator| Some((part.find(operator)?, *operator))).min();
+    let found =
+        ["==", "!=", "~="].iter().filter_map(|operator| Some((part.find(operator)?, *operator))).min();
     let (field, test) = match found {
         None if part.contains('=') => return Err(syntax()),
         None => (part, Test::Present),

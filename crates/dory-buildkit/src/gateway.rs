@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bollard_buildkit_proto::moby::buildkit::v1::VertexWarning;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
-    EvaluateRequest, EvaluateResponse, InputsResponse, PongResponse, Ref, ResolveImageConfigRequest,
-    ReadDirRequest, ReadFileRequest, ResolveImageConfigResponse, Result as GatewayResult, ReturnRequest,
+    EvaluateRequest, EvaluateResponse, InputsResponse, PongResponse, ReadDirRequest, ReadFileRequest, Ref,
+    ResolveImageConfigRequest, ResolveImageConfigResponse, Result as GatewayResult, ReturnRequest,
     ReturnResponse, SolveRequest, SolveResponse, StatFileRequest, WarnRequest, WarnResponse, result,
 };
 use bollard_buildkit_proto::pb;

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dory_build::context::Context;
-use dory_build::{
-    BuildError, Cancel, ImagesError, Outcome, PlatformResult, Progress, PullPolicy, Request,
-};
+use dory_build::{BuildError, Cancel, ImagesError, Outcome, PlatformResult, Progress, PullPolicy, Request};
 use dory_registry::Platform;
 use dory_store::View;
 use dory_types::{Digest, Timestamp};

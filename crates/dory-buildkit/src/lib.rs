@@ -18,8 +18,8 @@ mod control;
 mod exporter;
 mod failure;
 mod files;
-mod filter;
 mod filesync;
+mod filter;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gateway;
@@ -32,8 +32,8 @@ mod session;
 mod solve;
 mod status;
 
-pub use filter::Filters;
 pub use filesync::ContextDirectories;
+pub use filter::Filters;
 pub use grpc::{Code, Outgoing, Status, connection_builder, is_call};
 pub use host::{CacheRecord, Host, PruneOptions, ResolvedImage, Worker};
 pub use service::{BuildKit, Solved, TracedBuild, TracedRequest};

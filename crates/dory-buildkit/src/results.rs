@@ -63,7 +63,8 @@ impl References {
     pub fn of_definition(&self, name: &str, definition: &pb::Definition) -> Result<Arc<Reference>, Status> {
         let mut sources = definition.def.iter().filter_map(|bytes| source(bytes));
         let id = sources.find_map(|source| Some(source.strip_prefix(SCHEME)?.to_owned()));
-        let id = id.ok_or_else(|| Status::not_supported(format!("a raw LLB definition as the input `{name}`")))?;
+        let id =
+            id.ok_or_else(|| Status::not_supported(format!("a raw LLB definition as the input `{name}`")))?;
         let found = self.lock().get(&id).cloned();
         found.ok_or_else(|| Status::new(Code::NotFound, format!("no such result: {id}, the input `{name}`")))
     }

@@ -149,7 +149,8 @@ impl Workshop {
         for source in attributes.named.values() {
             let Source::Input(name) = source else { continue };
             let reference = wishes.inputs.get(name);
-            let reference = reference.ok_or_else(|| Status::invalid(format!("the input `{name}` is missing")))?;
+            let reference =
+                reference.ok_or_else(|| Status::invalid(format!("the input `{name}` is missing")))?;
             results.insert(name.clone(), self.outcome(job, reference).await?);
         }
         let request = self.request(attributes, session, wishes.clone(), &results)?;

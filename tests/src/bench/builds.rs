@@ -158,8 +158,12 @@ impl Bench<'_> {
         }
         if self.builders.contains(&Builder::Dory) {
             let BuildsArguments { dory, tools, work, .. } = self.arguments;
-            self.alone =
-                Some(Engine::prepare_store(dory, &work.join("alone"), tools, std::slice::from_ref(&busybox))?);
+            self.alone = Some(Engine::prepare_store(
+                dory,
+                &work.join("alone"),
+                tools,
+                std::slice::from_ref(&busybox),
+            )?);
         }
         if self.builders.contains(&Builder::Buildah) {
             let line = format!("{} pull --quiet docker-archive:{}", self.buildah(), busybox.display());

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageRequest, DiskUsageResponse, PruneRequest, UsageRecord};
+use bollard_buildkit_proto::moby::buildkit::v1::{
+    DiskUsageRequest, DiskUsageResponse, PruneRequest, UsageRecord,
+};
 
 use crate::filter::Filters;
 use crate::grpc::{Code, Reply, Status};

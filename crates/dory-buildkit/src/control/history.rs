@@ -18,7 +18,8 @@ const FIELDS: [&str; 2] = ["ref", "status"];
 
 /// Tells what is known, and what changes until the client has enough.
 pub(super) fn listen(jobs: &Jobs, request: BuildHistoryRequest) -> Result<Reply, Status> {
-    let filters = Filters::parse(&request.filter, &FIELDS).map_err(|error| Status::invalid(error.to_string()))?;
+    let filters =
+        Filters::parse(&request.filter, &FIELDS).map_err(|error| Status::invalid(error.to_string()))?;
     let (known, mut changes) = jobs.history();
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     Ok(Reply::stream(move |sender| async move {
