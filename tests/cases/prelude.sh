@@ -69,6 +69,16 @@ mirror() {
   on_host "$PYTHON" "$CASES/python/push.py" "$IMAGES/hello-world.tar" "127.0.0.1:$1" library/hello-world:latest
 }
 
+# Starts a web server of a directory on the engine's host, W being its address: web DIRECTORY. It writes web.log.
+web() {
+  local port=$((32000 + RANDOM % 700))
+  W=127.0.0.1:$port
+  nsenter --net="$HOST_NETNS" -- "$PYTHON" "$CASES/python/web.py" "$port" "$1" >>web.log 2>>web.err &
+  WEB=$!
+  eventually on_host curl --silent --output /dev/null "http://$W/"
+  : >web.log
+}
+
 # Ends the registry.
 registry_end() { kill $REGISTRY; wait $REGISTRY 2>/dev/null; REGISTRY=; }
 
@@ -143,6 +153,7 @@ cleanup() {
   local left
   [ -z "${REGISTRY:-}" ] || registry_end
   [ -z "${PROXY:-}" ] || kill $PROXY
+  [ -z "${WEB:-}" ] || kill $WEB
   [ -z "${OWN:-}" ] || own_engine_end KILL
   left=$(docker ps --all --quiet --filter "name=$C")
   [ -z "$left" ] || docker rm --force --volumes $left

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dory_build::context::{ArchiveContext, Context};
 use dory_build::{
     BuildError, CacheEntry, Cancel, ImagesError, Outcome, PlatformResult, Progress, PullPolicy, Request,
+    Secrets,
 };
 use dory_buildkit::{BuildKit, CacheRecord, Host, PruneOptions, ResolvedImage, SessionCredentials, Worker};
 use dory_engine::{CredentialSource, Engine};
@@ -58,6 +59,10 @@ impl Host for EngineHost {
     fn files(&self, result: &PlatformResult) -> Result<View, String> {
         let builder = self.0.builder();
         View::of_layers(&builder.store().layer_directories(&result.layers)).map_err(|error| error.to_string())
+    }
+
+    fn remote(&self, address: &str, secrets: Arc<dyn Secrets>) -> Arc<dyn Context> {
+        self.0.builder().remote_context(address, Some(secrets))
     }
 
     fn archive(&self, source: Box<dyn Read + Send>) -> Result<Arc<dyn Context>, String> {

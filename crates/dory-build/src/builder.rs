@@ -9,21 +9,26 @@ use dory_registry::Platform;
 use dory_store::Store;
 
 use crate::cancel::Cancel;
+use crate::context::Context;
 use crate::error::{BuildError, StepError};
 use crate::executor::Executor;
+use crate::grant::Secrets;
 use crate::graph::{Plan, Scope, platform_args};
 use crate::images::Images;
 use crate::outcome::{Outcome, PlatformResult};
 use crate::progress::Progress;
+use crate::remote::RemoteContext;
 use crate::request::{DockerfileSource, Request};
 use crate::solve::flights::Flights;
 use crate::solve::{Solver, Sources, Teller};
+use crate::web::Web;
 
 /// Builds images in a store. Builds at the same time share it: what two of them need is done once.
 #[derive(Debug)]
 pub struct Builder {
     pub(crate) store: Arc<Store>,
     pub(crate) images: Arc<dyn Images>,
+    pub(crate) web: Arc<dyn Web>,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) flights: Flights,
     active: AtomicUsize,
@@ -34,12 +39,18 @@ pub struct Builder {
 impl Builder {
     /// A builder over `store`.
     #[must_use]
-    pub fn new(store: Arc<Store>, images: Arc<dyn Images>, executor: Arc<dyn Executor>) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        images: Arc<dyn Images>,
+        web: Arc<dyn Web>,
+        executor: Arc<dyn Executor>,
+    ) -> Self {
         // Commands wait for disks and networks as much as for processors.
         let slots = std::thread::available_parallelism().map_or(2, usize::from) * 2;
         Self {
             store,
             images,
+            web,
             executor,
             flights: Flights::new(slots),
             active: AtomicUsize::new(0),
@@ -51,6 +62,13 @@ impl Builder {
     #[must_use]
     pub fn is_building(&self) -> bool {
         self.active.load(Ordering::Acquire) > 0
+    }
+
+    /// A context at an address: for [`Request::context`]. `secrets` may open repositories.
+    #[must_use]
+    pub fn remote_context(&self, address: &str, secrets: Option<Arc<dyn Secrets>>) -> Arc<dyn Context> {
+        let (store, web) = (Arc::clone(&self.store), Arc::clone(&self.web));
+        Arc::new(RemoteContext::new(store, web, secrets, address))
     }
 
     /// The store that it builds in.

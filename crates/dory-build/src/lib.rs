@@ -6,6 +6,7 @@
 //!                                     ├─ cache: key of content ─▶ layer      (in the store)
 //!                                     ├─ Context, Secrets, Agents            (lent by the door)
 //!                                     ├─ Images: base images, push           (lent by the engine)
+//!                                     ├─ Web: files and repositories         (lent by the engine)
 //!                                     └─ Executor: the commands of RUN       (lent by the engine)
 //! ```
 //!
@@ -16,6 +17,7 @@ mod cancel;
 pub mod context;
 mod error;
 mod executor;
+mod git;
 mod grant;
 mod graph;
 mod images;
@@ -24,8 +26,10 @@ mod outcome;
 mod output;
 mod progress;
 mod prune;
+mod remote;
 mod request;
 mod solve;
+mod web;
 
 pub use builder::Builder;
 pub use cancel::Cancel;
@@ -37,7 +41,9 @@ pub use outcome::{Outcome, PlatformResult};
 pub use output::{Output, Sink};
 pub use progress::{ClassicEvent, Event, Progress, Quiet, Status, Stream, Vertex};
 pub use prune::{CacheEntry, PruneOptions, Pruned, Registered};
+pub use remote::RemoteContext;
 pub use request::{
     Annotation, CacheLocation, DockerfileSource, Entitlements, NamedContext, NetworkMode, NoCache,
     PullPolicy, Request, RunLimits, Ulimit,
 };
+pub use web::{Offline, Web, WebAnswer, WebError, WebRequest};

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dory_build::context::Context;
-use dory_build::{BuildError, Cancel, ImagesError, Outcome, PlatformResult, Progress, PullPolicy, Request};
+use dory_build::{
+    BuildError, Cancel, ImagesError, Outcome, PlatformResult, Progress, PullPolicy, Request, Secrets,
+};
 use dory_registry::Platform;
 use dory_store::View;
 use dory_types::{Digest, Timestamp};
@@ -124,6 +126,9 @@ pub trait Host: Debug + Send + Sync {
     /// # Errors
     /// In words, where archives cannot be had.
     fn archive(&self, source: Box<dyn Read + Send>) -> Result<Arc<dyn Context>, String>;
+
+    /// What an address has, as a build context: a repository, an archive, a Dockerfile. `secrets` may open repositories.
+    fn remote(&self, address: &str, secrets: Arc<dyn Secrets>) -> Arc<dyn Context>;
 
     /// Finds an image, pulled where `pull` asks for that.
     ///

@@ -255,7 +255,8 @@ impl Workshop {
                 self.host.archive(Box::new(archive)).map_err(Status::unknown)
             }
             Source::Address(address) => {
-                Err(Status::not_supported(format!("the address `{address}` as `{name}`")))
+                let secrets = Arc::new(SessionSecrets::new(session.clone(), self.runtime.clone()));
+                Ok(self.host.remote(address, secrets))
             }
             Source::Image(image) => Err(Status::not_supported(format!("the image `{image}` as `{name}`"))),
             Source::Input(input) => {

@@ -36,7 +36,7 @@ mod tar_stream;
 mod trash;
 mod volume;
 
-pub use compression::{ArchiveKind, archive_kind};
+pub use compression::is_archive;
 pub use error::{StoreError, StoreErrorKind};
 pub use files::{
     Attributes, Change, ChangeKind, FileError, IdMap, IdRange, LayerArchive, LayeredFiles, Node, Ownership,

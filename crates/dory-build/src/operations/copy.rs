@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dory_dockerfile::{IgnorePatterns, Inline};
 use dory_store::{
-    ArchiveKind, Attributes, FileError, IdMap, LayerArchive, LayerLease, Node, Store, Tree, UnpackOptions,
-    View,
+    Attributes, FileError, IdMap, LayerArchive, LayerLease, Node, Store, Tree, UnpackOptions,
+    View, is_archive,
 };
 use dory_types::{Digest, with_causes};
 use rustix::fs::FileType;
@@ -47,21 +47,27 @@ pub(crate) enum Identity {
     Files(Box<Mutex<FileDigests>>),
 }
 
+/// What is copied, and where it is.
+#[derive(Debug, Clone)]
+pub(crate) struct CopyPath {
+    pub(crate) source: Arc<Source>,
+    /// A path or pattern in the source.
+    pub(crate) path: String,
+    /// Archives among the files are unpacked where they would lie (`ADD`).
+    pub(crate) unpack: bool,
+}
+
 /// A copy to be made, its variables expanded.
 #[derive(Debug)]
 pub(crate) struct CopyFiles<'a> {
     /// What the layer lies on.
     pub(crate) below: &'a View,
-    pub(crate) source: Option<Arc<Source>>,
-    /// Paths and patterns in the source.
-    pub(crate) paths: &'a [String],
+    pub(crate) paths: &'a [CopyPath],
     pub(crate) inlines: &'a [Inline],
     /// Absolute; with a slash at its end where it is certainly a directory.
     pub(crate) destination: &'a str,
     /// Directories of the paths are kept.
     pub(crate) parents: bool,
-    /// Archives among the files are unpacked where they would lie (`ADD`).
-    pub(crate) unpack: bool,
     pub(crate) exclude: Option<IgnorePatterns>,
     pub(crate) owner: Option<(u32, u32)>,
     pub(crate) permissions: Option<Permissions>,
@@ -74,6 +80,7 @@ pub(crate) struct CopyFiles<'a> {
 /// Something to copy, and where to.
 #[derive(Debug)]
 struct Item {
+    source: Arc<Source>,
     what: Selected,
     /// Components from the root.
     target: Vec<Vec<u8>>,
@@ -97,18 +104,32 @@ fn failed(path: &str) -> impl Fn(FileError) -> StepError {
 }
 
 impl<'a> CopyFiles<'a> {
+    /// Files as they are, into the root of a layer.
+    pub(crate) fn plain(below: &'a View, paths: &'a [CopyPath], now: i64) -> Self {
+        Self {
+            below,
+            paths,
+            inlines: &[],
+            destination: "/",
+            parents: false,
+            exclude: None,
+            owner: None,
+            permissions: None,
+            now,
+            latest: None,
+        }
+    }
+
     /// Finds the files.
     pub(crate) fn prepare(self) -> Result<PreparedCopy<'a>, StepError> {
         let error = failed(self.destination);
         let resolved = self.below.resolve(self.destination.as_bytes(), true).map_err(&error)?;
         let there = self.below.at(&resolved).map_err(&error)?;
         let mut selected = Vec::new();
-        for pattern in self.paths {
-            let Some(source) = &self.source else {
-                return Err(StepError::Invalid(format!("there is no context to copy {pattern} from")));
-            };
-            for one in select(&source.view, pattern, source.ignore.as_ref())? {
-                selected.push((pattern, one));
+        for wanted in self.paths {
+            let source = &wanted.source;
+            for one in select(&source.view, &wanted.path, source.ignore.as_ref())? {
+                selected.push((wanted, one));
             }
         }
         let several = selected.len() + self.inlines.len() > 1;
@@ -128,11 +149,10 @@ impl<'a> CopyFiles<'a> {
             ));
         }
         let mut items = Vec::new();
-        for (pattern, what) in selected {
-            let view = self.source.as_ref().map(|source| &source.view);
-            let node = view.map(|view| what.node(view)).transpose().map_err(failed(pattern))?.flatten();
+        for (CopyPath { source, path: pattern, unpack }, what) in selected {
+            let node = what.node(&source.view).map_err(failed(pattern))?;
             let is_directory = node.as_ref().is_some_and(Node::is_directory);
-            let is_archive = self.unpack && node.as_ref().map(is_archive).transpose()?.unwrap_or_default();
+            let is_archive = *unpack && node.as_ref().map(holds_archive).transpose()?.unwrap_or_default();
             let kept = if self.parents { kept_parents(pattern, &what.written) } else { Vec::new() };
             let target = match (is_directory, into) {
                 _ if self.parents => [resolved.clone(), kept.clone()].concat(),
@@ -163,7 +183,7 @@ impl<'a> CopyFiles<'a> {
                 );
                 return Err(StepError::Copy { path: pattern.clone(), message });
             }
-            items.push(Item { what, target, kept: kept.len(), is_directory, is_archive });
+            items.push(Item { source: Arc::clone(source), what, target, kept: kept.len(), is_directory, is_archive });
         }
         let mut inlines = Vec::new();
         for inline in self.inlines {
@@ -190,7 +210,7 @@ impl PreparedCopy<'_> {
     /// The key: what is copied, how it is changed, and what lies on the way.
     pub(crate) fn key(&self) -> Result<Digest, StepError> {
         let copy = &self.copy;
-        let mut key = Key::new("copy/1");
+        let mut key = Key::new("copy/2");
         key.text(&format!("{:?} {:?} {:?}", copy.owner, copy.permissions, copy.latest));
         let mut seen = HashSet::new();
         let targets = self.items.iter().map(|item| &item.target).chain(&self.inlines);
@@ -220,9 +240,8 @@ impl PreparedCopy<'_> {
     }
 
     fn item_key(&self, item: &Item, key: &mut Key) -> Result<(), StepError> {
-        let Some(source) = &self.copy.source else { return Ok(()) };
         let path = item.what.path();
-        match &source.identity {
+        match &item.source.identity {
             Identity::Layers(layers) => {
                 key.content(layers).text(&path).text(&format!("{:?}", self.copy.exclude));
                 Ok(())
@@ -239,7 +258,7 @@ impl PreparedCopy<'_> {
         item: &Item,
         visit: impl FnMut(Visit<'_>) -> Result<(), FileError>,
     ) -> Result<(), StepError> {
-        let Some(source) = &self.copy.source else { return Ok(()) };
+        let source = &item.source;
         let path = item.what.path();
         let node = item.what.node(&source.view).map_err(failed(&path))?;
         let Some(node) = node else { return Ok(()) };
@@ -280,6 +299,8 @@ impl PreparedCopy<'_> {
                 self.directory(&mut archive, &item.target, &mut made)?;
             }
             let target = item.target.join(&b'/');
+            // As with BuildKit, names of one file are one file only where one path of the line leads to them.
+            archive.forget_links();
             self.walk(item, |visit| {
                 // The contents of a directory are copied, not the directory.
                 if visit.path.is_empty() && item.is_directory && item.kept == 0 {
@@ -290,7 +311,7 @@ impl PreparedCopy<'_> {
                     (false, true) => target.clone(),
                     (false, false) => [target.as_slice(), visit.path].join(&b'/'),
                 };
-                archive.node(&name, visit.node, self.attributes(visit.node))
+                archive.node(&name, visit.node, self.attributes(item, visit.node))
             })?;
         }
         archive.finish().map_err(failed(self.copy.destination))
@@ -303,10 +324,9 @@ impl PreparedCopy<'_> {
         item: &Item,
         archive: &mut LayerArchive<'_, W>,
     ) -> Result<(), StepError> {
-        let Some(source) = &self.copy.source else { return Ok(()) };
         let path = item.what.path();
         let error = failed(&path);
-        let Some(node) = item.what.node(&source.view).map_err(&error)? else { return Ok(()) };
+        let Some(node) = item.what.node(&item.source.view).map_err(&error)? else { return Ok(()) };
         let scratch = store.build_scratch()?;
         let clone = || {
             let copied = scratch.fd().try_clone_to_owned();
@@ -333,10 +353,9 @@ impl PreparedCopy<'_> {
         .map_err(error)
     }
 
-    fn attributes(&self, node: &Node) -> Attributes {
+    fn attributes(&self, item: &Item, node: &Node) -> Attributes {
         let stat = node.stat();
-        let foreign =
-            self.copy.source.as_ref().is_some_and(|source| matches!(source.identity, Identity::Files(_)));
+        let foreign = matches!(item.source.identity, Identity::Files(_));
         let is_link = node.kind() == FileType::Symlink;
         Attributes {
             owner: self.copy.owner.or(foreign.then_some((0, 0))),
@@ -385,18 +404,11 @@ impl PreparedCopy<'_> {
 }
 
 /// Whether a file is an archive that `ADD` unpacks: tar, by itself or compressed.
-fn is_archive(node: &Node) -> Result<bool, StepError> {
+fn holds_archive(node: &Node) -> Result<bool, StepError> {
     if node.kind() != FileType::RegularFile {
         return Ok(false);
     }
-    let file = node.open().map_err(failed("an archive"))?;
-    match dory_store::archive_kind(file) {
-        ArchiveKind::Tar => Ok(true),
-        ArchiveKind::None => Ok(false),
-        ArchiveKind::Unknown(name) => {
-            Err(StepError::Unsupported(format!("ADD cannot unpack archives that are compressed with {name}")))
-        }
-    }
+    Ok(is_archive(node.open().map_err(failed("an archive"))?))
 }
 
 /// Adds what counts of a file: everything but its times, and its owner, who is lost.
@@ -426,20 +438,7 @@ pub(crate) fn directory_layer(
     directory: &str,
     now: i64,
 ) -> Result<LayerLease, StepError> {
-    let copy = CopyFiles {
-        below,
-        source: None,
-        paths: &[],
-        inlines: &[],
-        destination: directory,
-        parents: false,
-        unpack: false,
-        exclude: None,
-        owner: None,
-        permissions: None,
-        now,
-        latest: None,
-    };
+    let copy = CopyFiles { destination: directory, ..CopyFiles::plain(below, &[], now) };
     let target = below.resolve(directory.as_bytes(), true).map_err(failed(directory))?;
     let prepared = PreparedCopy { copy, items: Vec::new(), inlines: Vec::new() };
     let layer = store.ingest_written(|mut sink| {

@@ -8,6 +8,7 @@
 //!
 //! A stage that fails lets the others finish what they have begun, and the first failure in the file's order is told.
 
+mod add;
 pub(crate) mod flights;
 mod history;
 mod mounts;

@@ -13,7 +13,7 @@ use rustix::fs::{self, Gid, Mode, OFlags, Uid};
 use super::stage::{Stage, StageError};
 use crate::error::StepError;
 use crate::executor::{RunMount, RunMountSource};
-use crate::operations::copy::{CopyFiles, Source};
+use crate::operations::copy::{CopyFiles, CopyPath, Source};
 use crate::operations::key::Key;
 use crate::operations::select::clean;
 
@@ -115,21 +115,8 @@ impl Stage<'_, '_> {
         let node = source.view.find(path.as_bytes(), true).map_err(failed)?;
         let is_directory = node.as_ref().is_some_and(dory_store::Node::is_directory);
         let name = clean(path).pop().unwrap_or_default();
-        let paths = [path.to_owned()];
-        let copy = CopyFiles {
-            below: &below,
-            source: Some(Arc::clone(source)),
-            paths: &paths,
-            inlines: &[],
-            destination: "/",
-            parents: false,
-            unpack: false,
-            exclude: None,
-            owner: None,
-            permissions: None,
-            now: self.now(),
-            latest: None,
-        };
+        let paths = [CopyPath { source: Arc::clone(source), path: path.to_owned(), unpack: false }];
+        let copy = CopyFiles::plain(&below, &paths, self.now());
         let prepared = copy.prepare()?;
         let made = self.solve_key(prepared.key()?, &format!("mount {path}"), "internal", || {
             Ok(Some(prepared.layer(&self.solver.builder.store)?))

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use dory_dockerfile::{Add, Copy, IgnorePatterns, Network, Run, Security, Sources};
+use dory_dockerfile::{Copy, IgnorePatterns, Network, Run, Security, Sources};
 use dory_types::Digest;
 
 use super::history;
@@ -12,7 +12,7 @@ use super::telling::Teller;
 use crate::error::StepError;
 use crate::executor::{RunCommand, RunObserver};
 use crate::graph::PREDEFINED_ARGS;
-use crate::operations::copy::CopyFiles;
+use crate::operations::copy::{CopyFiles, CopyPath};
 use crate::operations::key::Key;
 use crate::operations::owner::owner;
 use crate::operations::permissions::Permissions;
@@ -155,35 +155,14 @@ impl Stage<'_, '_> {
         let vertex = self.vertex(text, Vec::new());
         let described = history::copy(copy, &sources);
         let from = copy.from.as_deref().map(|from| self.expand(from)).transpose()?;
-        let how = How { parents: copy.parents, unpack: false };
-        let made = self.copy_files(&sources, from.as_deref(), how, &described);
+        let paths = sources.paths.iter().map(|path| self.copy_path(from.as_deref(), path, false));
+        let paths = paths.collect::<Result<Vec<_>, _>>();
+        let how = How { parents: copy.parents };
+        let made = paths.and_then(|paths| self.copy_files(&sources, &paths, how, &described));
         self.finish(vertex, made, described)
     }
 
-    /// `ADD`.
-    pub(super) fn add(&mut self, add: &Add, text: &str) -> Result<(), StageError> {
-        let sources = self.expanded(&add.sources)?;
-        let vertex = self.vertex(text, Vec::new());
-        let described = history::add(add, &sources);
-        for (flag, given) in
-            [("--checksum", add.checksum.is_some()), ("--keep-git-dir", add.keep_git_dir == Some(true))]
-        {
-            if given {
-                return Err(StepError::Unsupported(format!("ADD {flag} is not supported yet")).into());
-            }
-        }
-        let how = How { parents: false, unpack: add.unpack.unwrap_or(true) };
-        let made = match sources.paths.iter().find(|path| is_address(path)) {
-            Some(address) => {
-                Err(StepError::Unsupported(format!("ADD of an address ({address}) is not supported yet"))
-                    .into())
-            }
-            None => self.copy_files(&sources, None, how, &described),
-        };
-        self.finish(vertex, made, described)
-    }
-
-    fn expanded(&self, sources: &Sources) -> Result<Sources, StepError> {
+    pub(super) fn expanded(&self, sources: &Sources) -> Result<Sources, StepError> {
         let mut expanded = sources.clone();
         for text in expanded.paths.iter_mut().chain([&mut expanded.destination]) {
             *text = self.expand(text)?;
@@ -203,14 +182,26 @@ impl Stage<'_, '_> {
         Ok(expanded)
     }
 
-    fn copy_files(
+    /// A path in the tree that `from` means.
+    pub(super) fn copy_path(
+        &self,
+        from: Option<&str>,
+        path: &str,
+        unpack: bool,
+    ) -> Result<CopyPath, StageError> {
+        let Some(source) = self.source(from)? else {
+            return Err(StepError::Invalid(format!("there is no context to copy {path} from")).into());
+        };
+        Ok(CopyPath { source, path: path.to_owned(), unpack })
+    }
+
+    pub(super) fn copy_files(
         &self,
         sources: &Sources,
-        from: Option<&str>,
+        paths: &[CopyPath],
         how: How,
         described: &str,
     ) -> Result<Made, StageError> {
-        let source = if sources.paths.is_empty() { None } else { self.source(from)? };
         let view = self.view()?;
         let owner = sources.chown.as_deref().map(|text| owner(text, &view)).transpose()?;
         let permissions = match sources.chmod.as_deref() {
@@ -227,12 +218,10 @@ impl Stage<'_, '_> {
         let destination = self.absolute(&sources.destination);
         let copy = CopyFiles {
             below: &below,
-            source,
-            paths: &sources.paths,
+            paths,
             inlines: &sources.inlines,
             destination: &destination,
             parents: how.parents,
-            unpack: how.unpack,
             exclude: Some(exclude).filter(|exclude| !exclude.is_empty()),
             owner,
             permissions,
@@ -245,7 +234,7 @@ impl Stage<'_, '_> {
     }
 
     /// A tree without anything.
-    fn nothing(&self) -> Result<dory_store::View, StepError> {
+    pub(super) fn nothing(&self) -> Result<dory_store::View, StepError> {
         dory_store::View::of_layers(&[]).map_err(|error| StepError::Invalid(error.to_string()))
     }
 
@@ -274,16 +263,9 @@ impl Stage<'_, '_> {
 
 /// What distinguishes the forms of copying.
 #[derive(Debug, Clone, Copy)]
-struct How {
+pub(super) struct How {
     /// Directories of the paths are kept.
-    parents: bool,
-    /// Archives are unpacked.
-    unpack: bool,
-}
-
-/// An address that `ADD` downloads.
-fn is_address(path: &str) -> bool {
-    ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|scheme| path.starts_with(scheme))
+    pub(super) parents: bool,
 }
 
 /// `<<EOF` and nothing else.

@@ -441,7 +441,7 @@ impl Stage<'_, '_> {
         Ok(Made { layer, key, created, cached: false })
     }
 
-    fn uses_cache(&self) -> bool {
+    pub(super) fn uses_cache(&self) -> bool {
         match &self.solver.request.no_cache {
             NoCache::Off => true,
             NoCache::All => false,

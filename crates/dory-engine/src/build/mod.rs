@@ -1,6 +1,7 @@
 //! The engine as the builder's: base images, pushes, and the commands of `RUN`.
 
 mod images;
+mod web;
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use dory_registry::Credentials;
 
 use crate::engine::{Engine, Inner};
 use images::EngineImages;
+use web::EngineWeb;
 
 /// Knows the credentials of registries.
 pub trait CredentialSource: std::fmt::Debug + Send + Sync {
@@ -49,8 +51,9 @@ impl Engine {
     pub fn builder(&self) -> Arc<Builder> {
         let make = || {
             let images = Arc::new(EngineImages::new(Arc::downgrade(&self.inner), Arc::new(Anonymous)));
+            let web = Arc::new(EngineWeb::new(Arc::downgrade(&self.inner)));
             let executor = Arc::new(EngineExecutor(Arc::downgrade(&self.inner)));
-            Arc::new(Builder::new(Arc::clone(&self.inner.store), images, executor))
+            Arc::new(Builder::new(Arc::clone(&self.inner.store), images, web, executor))
         };
         Arc::clone(self.inner.builder.get_or_init(make))
     }

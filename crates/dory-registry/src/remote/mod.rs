@@ -22,7 +22,7 @@ use crate::http::{Proxies, Transport};
 use endpoint::{Claim, Endpoint};
 
 pub use blob::BlobStream;
-pub use download::Download;
+pub use download::{Download, FileRequest};
 pub use image::ResolvedImage;
 pub use login::LoginOutcome;
 pub use manifest::{FetchedManifest, ManifestHead};

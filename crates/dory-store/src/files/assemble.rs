@@ -41,6 +41,11 @@ impl<'a, W: Write> LayerArchive<'a, W> {
         self.packer.entry(node.fd(), node.stat(), name, &IdMap::default())
     }
 
+    /// Nodes from here on are no links to those before, though they may be to one another.
+    pub fn forget_links(&mut self) {
+        self.packer.forget_links();
+    }
+
     /// Writes a directory that nobody has had.
     ///
     /// # Errors

@@ -53,6 +53,11 @@ impl<'a, W: Write> Packer<'a, W> {
         Self { sink, links: HashMap::new(), buffer: vec![0; BUFFER], attributes: Attributes::default() }
     }
 
+    /// Takes what comes for other files than what came, even where it is the same.
+    pub(super) fn forget_links(&mut self) {
+        self.links.clear();
+    }
+
     /// Where the archive goes, for members that are no files of anybody's.
     pub(super) fn sink(&mut self) -> &mut W {
         self.sink

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use dory_build::context::{ArchiveContext, Context as BuildContext, DirectoryContext};
-use dory_build::{BuildError, Cancel, DockerfileSource, Outcome, Progress, Request, Secrets, StepError};
+use dory_build::{
+    BuildError, Cancel, DockerfileSource, Outcome, Progress, RemoteContext, Request, Secrets, StepError,
+};
 use dory_engine::{CredentialSource, Credentials, Engine, EngineConfig};
 use dory_registry::DockerConfig;
 use tokio::signal::unix::{SignalKind, signal};
@@ -157,8 +159,8 @@ fn request(engine: &Engine, options: &Options) -> Result<Request> {
             bail!("the context and the Dockerfile cannot both come from standard input")
         }
         "-" => Arc::new(ArchiveContext::new(Arc::clone(engine.builder().store()), Box::new(io::stdin()))),
-        address if address.contains("://") || address.starts_with("git@") => {
-            bail!("a context at an address (`{address}`) is not supported yet")
+        address if RemoteContext::is_address(address) => {
+            engine.builder().remote_context(address, request.secrets.clone())
         }
         path if Path::new(path).is_dir() => Arc::new(DirectoryContext::new(path)),
         path => bail!("the context `{path}` is no directory"),
@@ -170,7 +172,7 @@ fn request(engine: &Engine, options: &Options) -> Result<Request> {
             io::Read::read_to_end(&mut io::stdin(), &mut content).context("cannot read the Dockerfile")?;
             request.dockerfile = DockerfileSource::Inline { name: "Dockerfile".to_owned(), content };
         }
-        Some(path) if options.context == "-" => {
+        Some(path) if options.context == "-" || RemoteContext::is_address(&options.context) => {
             request.dockerfile = DockerfileSource::File { path: path.to_owned(), context: None };
         }
         Some(path) => {

@@ -107,7 +107,10 @@ fn run(
     let _registered = builder.register(&options.build_id, cancel);
     let mut request = options.request;
     request.images = Some(engine.build_images(options.credentials));
-    request.context = Some(Arc::new(ArchiveContext::new(Arc::clone(builder.store()), Box::new(archive))));
+    request.context = Some(match &options.remote {
+        Some(address) => builder.remote_context(address, None),
+        None => Arc::new(ArchiveContext::new(Arc::clone(builder.store()), Box::new(archive))),
+    });
     let progress: Arc<dyn Progress> = Arc::<ClassicText>::clone(&text);
     match builder.build(&request, &progress, cancel) {
         Ok(outcome) => {

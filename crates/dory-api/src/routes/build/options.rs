@@ -28,6 +28,8 @@ pub(super) struct Options {
     pub(super) build_id: String,
     /// `q`: only the id is told.
     pub(super) quiet: bool,
+    /// The address that the context comes from, in place of the request's body.
+    pub(super) remote: Option<String>,
 }
 
 /// `X-Registry-Config`, by registry as the client spells it.
@@ -62,9 +64,6 @@ struct WireUlimit {
 impl Options {
     /// Reads the parameters.
     pub(super) fn read(query: &Query, headers: &HeaderMap) -> Result<Self, ApiError> {
-        if let Some(remote) = query.text("remote").filter(|remote| *remote != "client-session") {
-            return Err(ApiError::not_supported(&format!("a remote build context ({remote})")));
-        }
         let network = match query.text("networkmode") {
             None | Some("default" | "bridge") => NetworkMode::Default,
             Some("none") => NetworkMode::None,
@@ -100,6 +99,7 @@ impl Options {
             credentials: Arc::new(credentials(headers)),
             build_id: query.text("buildid").unwrap_or_default().to_owned(),
             quiet: query.boolean("q"),
+            remote: query.text("remote").filter(|remote| *remote != "client-session").map(str::to_owned),
         })
     }
 }
