@@ -1,6 +1,6 @@
 //! Where the result of a build goes.
 
-mod files;
+pub(crate) mod files;
 
 use std::fmt::Debug;
 use std::io::{self, Write};
@@ -115,7 +115,7 @@ pub(crate) fn write(
                 let open = || sink.open().map_err(|error| failed("tar", error.to_string()));
                 match outcome.results.as_slice() {
                     [result] => {
-                        files::tar(&builder.store, result, open()?).map_err(|message| failed("tar", message))
+                        files::tar(&builder.store, &result.layers, open()?).map_err(|message| failed("tar", message))
                     }
                     _ => Err(BuildError::Unsupported(
                         "an archive of several platforms is not supported".to_owned(),

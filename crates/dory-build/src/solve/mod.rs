@@ -9,6 +9,7 @@
 //! A stage that fails lets the others finish what they have begun, and the first failure in the file's order is told.
 
 mod add;
+mod caches;
 pub(crate) mod flights;
 mod history;
 mod mounts;

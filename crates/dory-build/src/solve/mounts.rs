@@ -1,15 +1,13 @@
 //! `RUN --mount`: what is mounted, and what of it is in the key.
 
-use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use dory_dockerfile::{CacheSharing, Mount, MountType, Run};
+use dory_dockerfile::{Mount, MountType, Run};
+use dory_store::Scratch;
 use dory_types::Digest;
-use rustix::fs::{self, Gid, Mode, OFlags, Uid};
+use rustix::fs::{self, Mode};
 
+use super::caches::Caches;
 use super::stage::{Stage, StageError};
 use crate::error::StepError;
 use crate::executor::{RunMount, RunMountSource};
@@ -21,12 +19,9 @@ use crate::operations::select::clean;
 const SECRETS: &str = "/run/secrets";
 /// Where agents' sockets are.
 const AGENTS: &str = "/run/buildkit";
-/// Permissions of secrets, and of cache directories and agents' sockets.
+/// Permissions of secrets and of agents' sockets.
 const SECRET_MODE: u32 = 0o400;
-const CACHE_MODE: u32 = 0o755;
 const AGENT_MODE: u32 = 0o600;
-/// Between two looks at a cache that somebody has.
-const CACHE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The mounts of one command, read.
 pub(super) struct Mounts {
@@ -36,10 +31,10 @@ pub(super) struct Mounts {
 }
 
 /// What a bind shows: a layer's files.
-struct Bound {
-    layer: dory_store::LayerLease,
+pub(super) struct Bound {
+    pub(super) layer: dory_store::LayerLease,
     /// The one file in it that is meant; empty for all.
-    subpath: String,
+    pub(super) subpath: String,
 }
 
 /// The mounts of one command, ready.
@@ -47,8 +42,10 @@ pub(super) struct PreparedMounts {
     pub(super) mounts: Vec<RunMount>,
     /// Variables with secrets.
     pub(super) env: Vec<String>,
-    /// Held while the command runs: nobody else has caches that it wants for itself (`sharing=locked`).
-    _caches: Vec<OwnedFd>,
+    /// Held while the command runs.
+    _caches: Caches,
+    /// What it may write to, and nobody sees afterwards.
+    _copies: Vec<Scratch>,
 }
 
 impl Stage<'_, '_> {
@@ -64,12 +61,7 @@ impl Stage<'_, '_> {
             key.text(mount.id.as_deref().unwrap_or_default()).text(mount.env.as_deref().unwrap_or_default());
             let bound = match mount.kind {
                 MountType::Bind => Some(self.bind(&mount)?),
-                MountType::Cache if mount.from.is_some() => {
-                    return Err(StepError::Unsupported(
-                        "a cache mount that begins with files (`from`) is not supported".to_owned(),
-                    )
-                    .into());
-                }
+                MountType::Cache if mount.from.is_some() => Some(self.bind(&mount)?),
                 _ => None,
             };
             if let Some(bound) = &bound {
@@ -129,31 +121,33 @@ impl Stage<'_, '_> {
 impl Mounts {
     /// Makes what the command finds mounted. Called only where it is run.
     pub(super) fn prepare(&self, stage: &Stage<'_, '_>) -> Result<PreparedMounts, StageError> {
-        let mut prepared =
-            PreparedMounts { mounts: Vec::new(), env: Vec::new(), _caches: self.lock_caches(stage)? };
+        let wanted = self.all.iter().filter(|(mount, _)| mount.kind == MountType::Cache);
+        let wanted = wanted.map(|(mount, seed)| (mount, stage.mount_target(mount), seed.as_ref()));
+        let caches = Caches::lock(stage, wanted)?;
+        let (mut mounts, mut env, mut copies) = (Vec::new(), Vec::new(), Vec::new());
         let mut agents = 0;
         for (mount, bound) in &self.all {
             let target = stage.mount_target(mount);
             let mut add = |target: String, source, read_only| {
-                prepared.mounts.push(RunMount { target, source, read_only });
+                mounts.push(RunMount { target, source, read_only });
             };
             match mount.kind {
                 MountType::Bind => {
                     if let Some(bound) = bound {
-                        add(target, bound_directory(stage, bound, mount.read_only)?, mount.read_only);
+                        add(target, bound_directory(stage, bound, mount.read_only, &mut copies)?, mount.read_only);
                     }
                 }
                 MountType::Tmpfs => add(target, RunMountSource::Memory { size: mount.size }, false),
                 MountType::Cache => {
-                    let path = cache(stage, mount, &target)?.path;
-                    let source = RunMountSource::Directory { path, subpath: String::new() };
+                    let Some(path) = caches.place(mount, &target, bound.as_ref()) else { continue };
+                    let source = RunMountSource::Directory { path: path.clone(), subpath: String::new() };
                     add(target, source, mount.read_only);
                 }
                 MountType::Secret => {
                     let Some((id, content)) = secret(stage, mount)? else { continue };
                     if let Some(name) = &mount.env {
                         let name = if name.is_empty() { &id } else { name };
-                        prepared.env.push(format!("{name}={}", String::from_utf8_lossy(&content)));
+                        env.push(format!("{name}={}", String::from_utf8_lossy(&content)));
                         if mount.target.is_none() {
                             continue;
                         }
@@ -161,7 +155,7 @@ impl Mounts {
                     let mode = mount.mode.unwrap_or(SECRET_MODE);
                     let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
                     let source = RunMountSource::Secret { content, mode, uid, gid };
-                    prepared.mounts.push(RunMount { target, source, read_only: true });
+                    mounts.push(RunMount { target, source, read_only: true });
                 }
                 MountType::Ssh => {
                     let Some(source) = agent(stage, mount)? else { continue };
@@ -170,110 +164,45 @@ impl Mounts {
                         _ => target,
                     };
                     if agents == 0 {
-                        prepared.env.push(format!("SSH_AUTH_SOCK={target}"));
+                        env.push(format!("SSH_AUTH_SOCK={target}"));
                     }
                     agents += 1;
-                    prepared.mounts.push(RunMount { target, source, read_only: false });
+                    mounts.push(RunMount { target, source, read_only: false });
                 }
             }
         }
-        Ok(prepared)
-    }
-
-    /// Locks the caches: all that are mounted, in the order of their names, so that no two commands wait for each other.
-    fn lock_caches(&self, stage: &Stage<'_, '_>) -> Result<Vec<OwnedFd>, StageError> {
-        let mut caches = BTreeMap::new();
-        for (mount, _) in self.all.iter().filter(|(mount, _)| mount.kind == MountType::Cache) {
-            let target = stage.mount_target(mount);
-            let found = cache(stage, mount, &target)?;
-            let (_, _, locked) = caches.entry(found.path).or_insert((found.directory, target, false));
-            *locked |= mount.sharing == CacheSharing::Locked;
-        }
-        caches
-            .into_values()
-            .map(|(directory, target, locked)| lock(stage, directory, &target, locked))
-            .collect()
+        Ok(PreparedMounts { mounts, env, _caches: caches, _copies: copies })
     }
 }
 
-/// Waits for a cache: for all others' end where it is wanted alone, else for that of one who wants it so. The lock is of the
-/// open directory, so it ends with this process at the latest, and holds against other processes on the same store.
-fn lock(stage: &Stage<'_, '_>, directory: OwnedFd, target: &str, alone: bool) -> Result<OwnedFd, StageError> {
-    use rustix::fs::FlockOperation::{NonBlockingLockExclusive, NonBlockingLockShared};
-    let operation = if alone { NonBlockingLockExclusive } else { NonBlockingLockShared };
-    loop {
-        match fs::flock(&directory, operation) {
-            Ok(()) => return Ok(directory),
-            Err(rustix::io::Errno::WOULDBLOCK) if stage.solver.cancel.is_cancelled() => {
-                return Err(StepError::Cancelled.into());
-            }
-            // A blocking wait could not be cancelled.
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(CACHE_PAUSE),
-            Err(errno) => return Err(cannot_mount(target, errno.into())),
-        }
-    }
-}
-
-fn cannot_mount(target: &str, source: std::io::Error) -> StageError {
+pub(super) fn cannot_mount(target: &str, source: std::io::Error) -> StageError {
     StepError::Execute(crate::executor::ExecuteError::Mount { target: target.to_owned(), source }).into()
 }
 
+/// What a bind shows: the layer itself, or a copy of it that may be written to and goes with the command.
 fn bound_directory(
     stage: &Stage<'_, '_>,
     bound: &Bound,
     read_only: bool,
+    copies: &mut Vec<Scratch>,
 ) -> Result<RunMountSource, StageError> {
     let store = &stage.solver.builder.store;
-    let Some(path) = store.layer_directories(std::slice::from_ref(&bound.layer)).pop() else {
-        return Err(StepError::Invalid("a mount has no files".to_owned()).into());
-    };
-    if !read_only {
-        return Err(StepError::Unsupported(
-            "a bind mount that may be written to is not supported".to_owned(),
-        )
-        .into());
-    }
-    Ok(RunMountSource::Directory { path, subpath: bound.subpath.clone() })
-}
-
-/// Where a cache is.
-struct Cache {
-    path: PathBuf,
-    directory: OwnedFd,
-}
-
-/// A cache's directory, made where there is none.
-fn cache(stage: &Stage<'_, '_>, mount: &Mount, target: &str) -> Result<Cache, StageError> {
-    let store = &stage.solver.builder.store;
-    let id = mount.id.as_deref().unwrap_or(target);
-    let failed = |errno: rustix::io::Errno| cannot_mount(target, errno.into());
-    if mount.sharing == CacheSharing::Private {
-        return Err(
-            StepError::Unsupported("a cache mount with sharing=private is not supported".to_owned()).into()
-        );
-    }
-    let name = Digest::of(id.as_bytes()).hex();
-    let build = store.build_directory()?;
-    let make = |parent: &dyn std::os::fd::AsFd, name: &str, mode: u32| -> Result<_, rustix::io::Errno> {
-        let made = match fs::mkdirat(parent.as_fd(), name, Mode::from_raw_mode(mode)) {
-            Ok(()) => true,
-            Err(rustix::io::Errno::EXIST) => false,
-            Err(errno) => return Err(errno),
+    let subpath = bound.subpath.clone();
+    if read_only {
+        let Some(path) = store.layer_directories(std::slice::from_ref(&bound.layer)).pop() else {
+            return Err(StepError::Invalid("a mount has no files".to_owned()).into());
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok((fs::openat(parent.as_fd(), name, flags, Mode::empty())?, made))
-    };
-    let (mounts, _) = make(&build, "mounts", 0o711).map_err(failed)?;
-    let (directory, made) = make(&mounts, &name, CACHE_MODE).map_err(failed)?;
-    if made {
-        let mode = Mode::from_raw_mode(mount.mode.unwrap_or(CACHE_MODE));
-        let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-        fs::fchown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .and_then(|()| fs::fchmod(&directory, mode))
-            .map_err(failed)?;
+        return Ok(RunMountSource::Directory { path, subpath });
     }
-    let path = store.data_root().join("build").join("mounts").join(name);
-    Ok(Cache { path, directory })
+    let failed = |error| cannot_mount(&bound.subpath, error);
+    let copy = store.build_scratch()?;
+    fs::fchmod(copy.fd(), Mode::from_raw_mode(0o755)).map_err(|errno| failed(errno.into()))?;
+    let root = copy.fd().try_clone_to_owned().map_err(failed)?;
+    crate::output::files::unpack(store, std::slice::from_ref(&bound.layer), root)
+        .map_err(|message| failed(std::io::Error::other(message)))?;
+    let path = copy.path();
+    copies.push(copy);
+    Ok(RunMountSource::Directory { path, subpath })
 }
 
 /// A secret; `None` where nobody has it and nobody must.

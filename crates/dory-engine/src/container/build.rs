@@ -74,11 +74,6 @@ impl Inner {
         observer: &dyn RunObserver,
         cancel: &Cancel,
     ) -> Result<RunEnd, ExecuteError> {
-        if command.layers.is_empty() {
-            let program = command.args.first().map(String::as_str).unwrap_or_default();
-            let message = format!("exec: \"{program}\": stat {program}: no such file or directory");
-            return Err(ExecuteError::Start(message));
-        }
         let id = ContainerId::from_bytes(random_bytes());
         let (container, snapshot) =
             self.build_container(&id, command).map_err(|error| start_error(&error))?;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use dory_sys::mount::{MountAttributes, set_attributes};
+use dory_sys::mount::{MountAttributes, PRIVATE, set_attributes};
 use dory_sys::process::{CloneOptions, clone_process};
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -27,6 +27,13 @@ pub fn mount_rootfs(
     user_namespace: Option<BorrowedFd<'_>>,
     scratch: &Path,
 ) -> io::Result<OwnedFd> {
+    if rootfs.lower.is_empty() {
+        // Overlayfs wants something below; with nothing there, the upper directory is all that there is.
+        let root = clone_path(&rootfs.upper, false)?;
+        let private = MountAttributes { propagation: PRIVATE, ..Default::default() };
+        set_attributes(root.as_fd(), false, &private)?;
+        return Ok(root);
+    }
     match user_namespace {
         None => mount_overlay(&rootfs.lower, &rootfs.upper, &rootfs.work),
         Some(namespace) => mount_mapped(rootfs, namespace, scratch),
