@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::process::{run, script};
 use crate::{debian, paths};
 
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 22] = [
     "apache2-utils",
     "attr",
     "busybox-static",
@@ -19,6 +19,7 @@ const PACKAGES: [&str; 21] = [
     "docker-registry",
     "docker.io",
     "e2fsprogs",
+    "git",
     "iproute2",
     "iptables",
     "mmdebstrap",

@@ -35,6 +35,6 @@ pub use manifest::{
     write_manifest,
 };
 pub use remote::{
-    Access, BlobStream, Download, FetchedManifest, FileRequest, LoginOutcome, ManifestHead, Mounted, Registries, Remote,
-    ResolvedImage, UploadSession, UploadStream,
+    Access, BlobStream, Download, FetchedManifest, FileRequest, LoginOutcome, ManifestHead, Mounted,
+    Registries, Remote, ResolvedImage, UploadSession, UploadStream,
 };

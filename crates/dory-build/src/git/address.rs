@@ -28,7 +28,8 @@ impl GitAddress {
         let scheme = match repository.split_once("://") {
             Some((scheme @ ("http" | "https"), rest)) => {
                 let path = rest.split(['?']).next().unwrap_or_default();
-                let is_repository = path.ends_with(".git") || repository.starts_with("https://github.com/") && text.starts_with("github.com/");
+                let is_repository = path.ends_with(".git")
+                    || repository.starts_with("https://github.com/") && text.starts_with("github.com/");
                 if !is_repository {
                     return None;
                 }
@@ -48,7 +49,8 @@ impl GitAddress {
     /// The address of a submodule whose `.gitmodules` says `url`: relative ones begin at this repository (gitmodules(5)).
     pub(super) fn submodule(&self, url: &str) -> Result<Self, GitError> {
         let is_relative = url.starts_with("./") || url.starts_with("../");
-        let mut repository = if is_relative { self.repository.trim_end_matches('/').to_owned() } else { url.to_owned() };
+        let mut repository =
+            if is_relative { self.repository.trim_end_matches('/').to_owned() } else { url.to_owned() };
         if is_relative {
             for component in url.split('/') {
                 match component {

@@ -194,7 +194,8 @@ impl Writing<'_> {
             mode if mode & 0o170_000 == 0o100_000 => {
                 // Git knows one bit of all permissions.
                 let mode = Mode::from_raw_mode(if mode & 0o100 != 0 { 0o755 } else { 0o644 });
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut file = File::from(fs::openat(directory, entry.name, flags, mode).map_err(&error)?);
                 self.pack.copy(&entry.id, &mut file)?;
                 fs::fchmod(&file, mode).map_err(error)
@@ -228,7 +229,9 @@ fn open_below(directory: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, GitError
 fn submodule_urls(pack: &Pack, root: &ObjectId) -> Result<Vec<(String, String)>, GitError> {
     let content = pack.of_kind(root, Kind::Tree)?;
     let entries = entries(&content).map_err(|reason| GitError::Object { id: *root, reason })?;
-    let Some(entry) = entries.iter().find(|entry| entry.name == b".gitmodules") else { return Ok(Vec::new()) };
+    let Some(entry) = entries.iter().find(|entry| entry.name == b".gitmodules") else {
+        return Ok(Vec::new());
+    };
     let text = pack.of_kind(&entry.id, Kind::Blob)?;
     Ok(modules(&String::from_utf8_lossy(&text)))
 }

@@ -78,7 +78,8 @@ pub(super) fn entries(mut tree: &[u8]) -> Result<Vec<Entry<'_>>, &'static str> {
     let mut entries = Vec::new();
     while !tree.is_empty() {
         let space = tree.iter().position(|byte| *byte == b' ').ok_or("a tree's entry has no name")?;
-        let mode = std::str::from_utf8(&tree[..space]).ok().and_then(|text| u32::from_str_radix(text, 8).ok());
+        let mode =
+            std::str::from_utf8(&tree[..space]).ok().and_then(|text| u32::from_str_radix(text, 8).ok());
         let rest = &tree[space + 1..];
         let end = rest.iter().position(|byte| *byte == 0).ok_or("a tree's entry has no end")?;
         let (name, rest) = (&rest[..end], &rest[end + 1..]);
@@ -121,10 +122,7 @@ mod tests {
         let id = [7; 20];
         let tree = |name: &str| [format!("100644 {name}\0").as_bytes(), &id].concat();
         let good = tree("file");
-        assert_eq!(
-            entries(&good).unwrap(),
-            [Entry { mode: 0o100_644, name: b"file", id: ObjectId(id) }]
-        );
+        assert_eq!(entries(&good).unwrap(), [Entry { mode: 0o100_644, name: b"file", id: ObjectId(id) }]);
         for wrong in ["..", ".", "", ".git", ".GIT", "a/b"] {
             assert!(entries(&tree(wrong)).is_err(), "{wrong}");
         }

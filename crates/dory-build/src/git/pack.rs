@@ -169,11 +169,7 @@ impl Pack {
     }
 
     /// The second time: what differs is put together, beginning with what lies over whole objects.
-    fn resolve(
-        &mut self,
-        deltas: Vec<Delta>,
-        mut entries: HashMap<u64, ObjectId>,
-    ) -> Result<(), GitError> {
+    fn resolve(&mut self, deltas: Vec<Delta>, mut entries: HashMap<u64, ObjectId>) -> Result<(), GitError> {
         let total = deltas.len();
         let mut waiting: HashMap<Base, Vec<Delta>> = HashMap::new();
         for delta in deltas {
@@ -258,7 +254,8 @@ impl Pack {
             let mut source = BufReader::with_capacity(BUFFER, At { file: &self.file, offset: place.offset });
             inflate(&mut source, place.size, &mut write)?;
         } else {
-            let mut source = BufReader::with_capacity(BUFFER, At { file: &self.resolved, offset: place.offset });
+            let mut source =
+                BufReader::with_capacity(BUFFER, At { file: &self.resolved, offset: place.offset });
             let mut left = place.size;
             while left > 0 {
                 let bytes = source.fill_buf().map_err(broken)?;

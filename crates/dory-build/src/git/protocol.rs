@@ -149,7 +149,9 @@ impl<'a> GitServer<'a> {
                 found = Some((place, id));
             }
         }
-        found.map(|(_, id)| id).ok_or_else(|| GitError::Reference(if reference.is_empty() { "HEAD" } else { reference }.to_owned()))
+        found.map(|(_, id)| id).ok_or_else(|| {
+            GitError::Reference(if reference.is_empty() { "HEAD" } else { reference }.to_owned())
+        })
     }
 
     /// Writes the pack with `commit`, and nothing that was before it, to `sink`.
@@ -186,7 +188,8 @@ impl<'a> GitServer<'a> {
                     if length > PACK_MAX {
                         return Err(GitError::Protocol("its pack is too long"));
                     }
-                    sink.write_all(data).map_err(|source| GitError::Write { path: "pack".to_owned(), source })?;
+                    sink.write_all(data)
+                        .map_err(|source| GitError::Write { path: "pack".to_owned(), source })?;
                     progress(length);
                 }
                 Some((2, _)) => {}
@@ -201,7 +204,8 @@ impl<'a> GitServer<'a> {
 
 /// Whether two addresses have scheme, host and port in common.
 fn same_host(one: &str, other: &str) -> bool {
-    let host = |address: &str| address.splitn(4, '/').take(3).collect::<Vec<_>>().join("/").to_ascii_lowercase();
+    let host =
+        |address: &str| address.splitn(4, '/').take(3).collect::<Vec<_>>().join("/").to_ascii_lowercase();
     host(one) == host(other)
 }
 

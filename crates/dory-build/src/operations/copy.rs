@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dory_dockerfile::{IgnorePatterns, Inline};
 use dory_store::{
-    Attributes, FileError, IdMap, LayerArchive, LayerLease, Node, Store, Tree, UnpackOptions,
-    View, is_archive,
+    Attributes, FileError, IdMap, LayerArchive, LayerLease, Node, Store, Tree, UnpackOptions, View,
+    is_archive,
 };
 use dory_types::{Digest, with_causes};
 use rustix::fs::FileType;
@@ -183,7 +183,14 @@ impl<'a> CopyFiles<'a> {
                 );
                 return Err(StepError::Copy { path: pattern.clone(), message });
             }
-            items.push(Item { source: Arc::clone(source), what, target, kept: kept.len(), is_directory, is_archive });
+            items.push(Item {
+                source: Arc::clone(source),
+                what,
+                target,
+                kept: kept.len(),
+                is_directory,
+                is_archive,
+            });
         }
         let mut inlines = Vec::new();
         for inline in self.inlines {

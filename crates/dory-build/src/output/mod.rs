@@ -114,9 +114,8 @@ pub(crate) fn write(
             Output::Tar { sink } => teller.during("exporting to client tarball", Vec::new(), |_| {
                 let open = || sink.open().map_err(|error| failed("tar", error.to_string()));
                 match outcome.results.as_slice() {
-                    [result] => {
-                        files::tar(&builder.store, &result.layers, open()?).map_err(|message| failed("tar", message))
-                    }
+                    [result] => files::tar(&builder.store, &result.layers, open()?)
+                        .map_err(|message| failed("tar", message)),
                     _ => Err(BuildError::Unsupported(
                         "an archive of several platforms is not supported".to_owned(),
                     )),

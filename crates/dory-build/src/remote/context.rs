@@ -116,7 +116,8 @@ impl Context for RemoteContext {
         let scratch = self.store.build_scratch().map_err(|error| self.failed(chain(&error)))?;
         match GitAddress::parse(&self.address) {
             Some(address) => {
-                let written = address.and_then(|address| self.repository(&address, &scratch, progress, cancel));
+                let written =
+                    address.and_then(|address| self.repository(&address, &scratch, progress, cancel));
                 written.map_err(|error| match error {
                     GitError::Cancelled => ContextError::Cancelled,
                     error => self.failed(chain(&error)),

@@ -72,7 +72,8 @@ impl FileAddress<'_> {
     ) -> Result<Fetched, String> {
         let mut headers = Vec::new();
         if let Some(known) = known.filter(|known| known.digest.is_some()) {
-            for (name, value) in [("if-none-match", &known.etag), ("if-modified-since", &known.last_modified)] {
+            for (name, value) in [("if-none-match", &known.etag), ("if-modified-since", &known.last_modified)]
+            {
                 headers.extend((!value.is_empty()).then(|| (name, value.clone())));
             }
         }

@@ -22,7 +22,7 @@ use crate::operations::copy::{CopyFiles, CopyPath, Identity, Source};
 use crate::operations::digests::FileDigests;
 use crate::operations::key::Key;
 use crate::operations::select::chain;
-use crate::remote::{FileAddress, Fetched, Validators, authorization, is_address};
+use crate::remote::{Fetched, FileAddress, Validators, authorization, is_address};
 
 /// Where what servers said of files is remembered, below the store's directory for builds.
 const ADDRESSES: &str = "addresses";

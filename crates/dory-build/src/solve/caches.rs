@@ -76,7 +76,8 @@ impl Caches {
         }
         let store = &stage.solver.builder.store;
         let build = store.build_directory()?;
-        let directory = open(&build, "mounts", 0o711).map_err(|errno| cannot_mount("mounts", errno.into()))?;
+        let directory =
+            open(&build, "mounts", 0o711).map_err(|errno| cannot_mount("mounts", errno.into()))?;
         for (name, wish) in wishes {
             let (taken, lock) = wish.take(stage, &directory, &name)?;
             caches.places.insert(name, store.data_root().join("build").join("mounts").join(taken));
@@ -140,7 +141,11 @@ impl Wish<'_> {
         }
         let store = &stage.solver.builder.store;
         let scratch = store.build_scratch()?;
-        let made = open(&scratch.fd().try_clone_to_owned().map_err(|error| cannot_mount(&self.target, error))?, NEW, MODE);
+        let made = open(
+            &scratch.fd().try_clone_to_owned().map_err(|error| cannot_mount(&self.target, error))?,
+            NEW,
+            MODE,
+        );
         let made = made.map_err(failed)?;
         if let Some(seed) = self.seed {
             let root = made.try_clone().map_err(|error| cannot_mount(&self.target, error))?;

@@ -134,7 +134,11 @@ impl Mounts {
             match mount.kind {
                 MountType::Bind => {
                     if let Some(bound) = bound {
-                        add(target, bound_directory(stage, bound, mount.read_only, &mut copies)?, mount.read_only);
+                        add(
+                            target,
+                            bound_directory(stage, bound, mount.read_only, &mut copies)?,
+                            mount.read_only,
+                        );
                     }
                 }
                 MountType::Tmpfs => add(target, RunMountSource::Memory { size: mount.size }, false),
