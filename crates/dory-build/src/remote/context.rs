@@ -13,8 +13,8 @@ use crate::context::{Context, ContextError, ContextTree, Need};
 use crate::git::{Checkout, GitAddress, GitError};
 use crate::grant::Secrets;
 use crate::images::TransferProgress;
-use crate::operations::select::chain;
 use crate::web::Web;
+use dory_types::with_causes;
 
 /// What a Dockerfile that comes alone is called.
 const DOCKERFILE: &str = "Dockerfile";
@@ -83,7 +83,7 @@ impl RemoteContext {
         progress: &TransferProgress<'_>,
         cancel: &Cancel,
     ) -> Result<(), ContextError> {
-        let failed = |error: &dyn std::error::Error| self.failed(chain(error));
+        let failed = |error: &dyn std::error::Error| self.failed(with_causes(error));
         let address = FileAddress { address: &self.address };
         let beside = self.store.build_scratch().map_err(|error| failed(&error))?;
         let tell = |length, total| progress("downloading", length, total, false);
@@ -102,7 +102,7 @@ impl RemoteContext {
         let root: OwnedFd = scratch.fd().try_clone_to_owned().map_err(|error| failed(&error))?;
         let options = UnpackOptions { owner: Ownership::Unpacker, ..UnpackOptions::default() };
         let unpacked = Tree::new(root, IdMap::default()).unpack("/", open()?, options);
-        unpacked.map_err(|error| ContextError::Archive(chain(&error)))
+        unpacked.map_err(|error| ContextError::Archive(with_causes(&error)))
     }
 }
 
@@ -113,14 +113,14 @@ impl Context for RemoteContext {
         progress: &TransferProgress<'_>,
         cancel: &Cancel,
     ) -> Result<ContextTree, ContextError> {
-        let scratch = self.store.build_scratch().map_err(|error| self.failed(chain(&error)))?;
+        let scratch = self.store.build_scratch().map_err(|error| self.failed(with_causes(&error)))?;
         match GitAddress::parse(&self.address) {
             Some(address) => {
                 let written =
                     address.and_then(|address| self.repository(&address, &scratch, progress, cancel));
                 written.map_err(|error| match error {
                     GitError::Cancelled => ContextError::Cancelled,
-                    error => self.failed(chain(&error)),
+                    error => self.failed(with_causes(&error)),
                 })?;
             }
             None => self.file(&scratch, progress, cancel)?,

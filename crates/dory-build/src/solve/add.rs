@@ -21,8 +21,8 @@ use crate::git::{Checkout, GitAddress, GitError, ObjectId};
 use crate::operations::copy::{CopyFiles, CopyPath, Identity, Source};
 use crate::operations::digests::FileDigests;
 use crate::operations::key::Key;
-use crate::operations::select::chain;
 use crate::remote::{Fetched, FileAddress, Validators, authorization, is_address};
+use dory_types::with_causes;
 
 /// Where what servers said of files is remembered, below the store's directory for builds.
 const ADDRESSES: &str = "addresses";
@@ -158,7 +158,7 @@ impl Stage<'_, '_> {
     ) -> Result<Arc<Source>, StageError> {
         let failed = |error: GitError| match error {
             GitError::Cancelled => StepError::Cancelled,
-            error => StepError::Fetch { address: text.to_owned(), message: chain(&error) },
+            error => StepError::Fetch { address: text.to_owned(), message: with_causes(&error) },
         };
         if add.keep_git_dir == Some(true) {
             let message = "ADD --keep-git-dir is not supported: no repository is made of what is fetched";
@@ -190,7 +190,7 @@ impl Stage<'_, '_> {
     fn layer_of(&self, scratch: &Scratch) -> Result<LayerLease, StageError> {
         let failed = |message: String| StepError::Copy { path: "/".to_owned(), message };
         let root = scratch.fd().try_clone_to_owned().map_err(|error| failed(error.to_string()))?;
-        let view = View::of_directory(root).map_err(|error| failed(chain(&error)))?;
+        let view = View::of_directory(root).map_err(|error| failed(with_causes(&error)))?;
         let identity = Identity::Files(Box::new(Mutex::new(FileDigests::default())));
         let source = Arc::new(Source { view, ignore: None, identity });
         let below = self.nothing()?;

@@ -25,7 +25,7 @@ impl Web for EngineWeb {
         let WebRequest { address, headers, body } = request.clone();
         let request = FileRequest { url: address, headers, body };
         let answer = inner.runtime().block_on(inner.registries.fetch(request));
-        let download = answer.map_err(|error| WebError(crate::error::chain(&error)))?;
+        let download = answer.map_err(|error| WebError(dory_types::with_causes(&error)))?;
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         Ok(WebAnswer {
             status: download.status(),
@@ -48,7 +48,7 @@ impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
             let next = self.runtime.block_on(self.download.next());
-            match next.map_err(|error| io::Error::other(crate::error::chain(&error)))? {
+            match next.map_err(|error| io::Error::other(dory_types::with_causes(&error)))? {
                 Some(piece) => self.piece = piece,
                 None => return Ok(0),
             }
