@@ -11,6 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use bytes::{Buf, Bytes};
@@ -19,6 +20,9 @@ use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::socket::Socket;
+
+/// How long a client may leave the head unread before the stream begins all the same.
+const HEAD_TIME: Duration = Duration::from_secs(1);
 
 type Task = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 type Handover = Box<dyn FnOnce(Tunnel) -> Task + Send>;
@@ -98,8 +102,15 @@ impl Hijack {
     }
 
     /// Writes the head and runs the handler's task to its end.
+    ///
+    /// COMPAT: docker-py reads the head through a buffer and the stream behind that buffer's back, so output that arrives
+    /// along with the head is lost to it. dockerd is hardly ever quick enough for that; we wait for the client instead.
     pub(crate) async fn run(self, mut tunnel: Tunnel, headers: &HeaderMap) -> io::Result<()> {
         tunnel.socket.write_all(&self.head(headers)).await?;
+        if matches!(self.form, UpgradeForm::Upgrade | UpgradeForm::Plain) {
+            // A client that reads nothing yet may send its input meanwhile, and misses no output.
+            let _unread = tokio::time::timeout(HEAD_TIME, tunnel.socket.read_by_client()).await;
+        }
         let handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner).take();
         match handover {
             Some(handover) => handover(tunnel).await,

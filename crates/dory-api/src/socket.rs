@@ -52,6 +52,20 @@ impl Socket {
             Self::Tls(stream) => stream.poll_end(context),
         }
     }
+
+    /// Completes when the client has read all that was written. Of TCP its kernel tells nothing: that completes at once.
+    pub(crate) async fn read_by_client(&self) {
+        let Self::Unix(stream) = self else { return };
+        let look = || match dory_sys::socket::is_read_by_peer(stream) {
+            Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+            // Where it cannot be known, nobody waits for it.
+            Ok(true) | Err(_) => Ok(()),
+        };
+        // Whatever the client reads makes the socket writable anew, and has `look` called.
+        if let Err(error) = stream.async_io(Interest::WRITABLE, look).await {
+            tracing::debug!(%error, "A client has gone before it read an answer's head");
+        }
+    }
 }
 
 /// [`Socket::poll_end`] of a socket whose bytes can be looked at.

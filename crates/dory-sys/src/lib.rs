@@ -10,4 +10,5 @@ pub mod netlink;
 pub mod probe;
 pub mod process;
 pub mod seccomp;
+pub mod socket;
 pub mod xtables;
