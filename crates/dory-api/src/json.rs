@@ -1,6 +1,8 @@
 //! JSON bodies, read and written as dockerd does.
 
-use axum::body::Body;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -9,11 +11,18 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::ApiError;
 
 /// Longest JSON request. The largest real one is a create with a seccomp profile in it, some tens of kilobytes.
 const BODY_LIMIT: usize = 8 << 20;
+/// A longer one waits for its turn, so that many of them do not fill the engine's memory.
+const SMALL_BODY: usize = 256 << 10;
+/// How long a client may take to send the rest when its turn has come.
+const TURN_TIME: Duration = Duration::from_secs(30);
+/// Long bodies are read and parsed one at a time.
+static TURNS: Semaphore = Semaphore::const_new(1);
 
 /// A JSON body: in a handler's arguments the request's, which must be there; in its answer the response's.
 #[derive(Debug)]
@@ -28,10 +37,10 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let body = read(request).await?;
-        if body.is_empty() {
+        if body.bytes.is_empty() {
             return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
         }
-        parse(&body).map(Self)
+        parse(body).map(Self)
     }
 }
 
@@ -40,25 +49,55 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalJson<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let body = read(request).await?;
-        if body.is_empty() { Ok(Self(None)) } else { parse(&body).map(Self) }
+        if body.bytes.is_empty() { Ok(Self(None)) } else { parse(body).map(|value| Self(Some(value))) }
     }
 }
 
+/// A body in memory.
+#[derive(Debug, Default)]
+struct WholeBody {
+    bytes: Vec<u8>,
+    /// Held until the body is parsed.
+    turn: Option<SemaphorePermit<'static>>,
+}
+
 /// The whole body, checked to be announced as JSON if there is one.
-async fn read(request: Request) -> Result<Bytes, ApiError> {
+async fn read(request: Request) -> Result<WholeBody, ApiError> {
     let (parts, body) = request.into_parts();
-    let collected = Limited::new(body, BODY_LIMIT).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")
-        } else {
-            ApiError::bad_request("invalid JSON: unexpected EOF")
+    let mut body = Limited::new(body, BODY_LIMIT);
+    let mut whole = WholeBody::default();
+    while let Some(piece) = next_piece(&mut body).await? {
+        whole.bytes.extend_from_slice(&piece);
+        if whole.bytes.len() > SMALL_BODY {
+            // Never closed.
+            whole.turn = TURNS.acquire().await.ok();
+            // A vector that grows has its content twice for a while.
+            let left = body.size_hint().lower().min(BODY_LIMIT as u64) as usize;
+            whole.bytes.reserve_exact(left);
+            let rest = async {
+                while let Some(piece) = next_piece(&mut body).await? {
+                    whole.bytes.extend_from_slice(&piece);
+                }
+                Ok::<(), ApiError>(())
+            };
+            let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request body took too long");
+            tokio::time::timeout(TURN_TIME, rest).await.map_err(late)??;
         }
-    })?;
-    let bytes = collected.to_bytes();
-    if !bytes.is_empty() {
+    }
+    if !whole.bytes.is_empty() {
         check_content_type(&parts.headers)?;
     }
-    Ok(bytes)
+    Ok(whole)
+}
+
+async fn next_piece(body: &mut Limited<Body>) -> Result<Option<Bytes>, ApiError> {
+    match body.frame().await.transpose() {
+        Ok(frame) => Ok(frame.map(|frame| frame.into_data().unwrap_or_default())),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"))
+        }
+        Err(_) => Err(ApiError::bad_request("invalid JSON: unexpected EOF")),
+    }
 }
 
 /// dockerd's `CheckForJSON`.
@@ -73,9 +112,10 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     )))
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    dory_engine::config::json::from_slice(body)
-        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
+fn parse<T: DeserializeOwned>(body: WholeBody) -> Result<T, ApiError> {
+    let value = dory_engine::config::json::from_slice(&body.bytes);
+    drop(body.turn);
+    value.map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {

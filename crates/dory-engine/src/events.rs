@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dory_types::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::filters::Filters;
 
 /// How many events `since` can look back to; dockerd keeps as many.
-const RING_SIZE: usize = 256;
+const LOOK_BACK: usize = 256;
 /// How far a subscriber may lag before it loses events.
-const CHANNEL_SIZE: usize = 1024;
+const RING_SIZE: usize = 1024;
+/// What all kept events may take, in bytes: each has its container's labels, which may be megabytes.
+const RING_BYTES: usize = 8 << 20;
 /// What `docker events --filter` knows.
 const FILTERS: &[&str] = &[
     "config",
@@ -87,16 +89,58 @@ pub struct EventOptions {
 /// The publisher.
 #[derive(Debug)]
 pub(crate) struct Events {
-    ring: Mutex<VecDeque<Arc<Event>>>,
-    sender: broadcast::Sender<Arc<Event>>,
+    ring: Arc<Mutex<Ring>>,
+    /// Says that the ring has something new.
+    news: watch::Sender<()>,
+}
+
+/// The latest events, numbered from the engine's beginning. Subscribers read here, each at its own place, so a slow one
+/// holds no memory of its own.
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Arc<Event>>,
+    /// The number of the oldest one.
+    first: u64,
+    bytes: usize,
+}
+
+impl Ring {
+    fn push(&mut self, event: Arc<Event>) {
+        self.bytes += event.size();
+        self.events.push_back(event);
+        while self.events.len() > RING_SIZE || (self.bytes > RING_BYTES && self.events.len() > 1) {
+            let oldest = self.events.pop_front();
+            self.bytes -= oldest.map_or(0, |event| event.size());
+            self.first += 1;
+        }
+    }
+
+    /// The event with this number or, where it is not kept any more, the oldest one; with its number.
+    fn get(&self, number: u64) -> Option<(u64, Arc<Event>)> {
+        let number = number.max(self.first);
+        let place = usize::try_from(number - self.first).ok()?;
+        Some((number, Arc::clone(self.events.get(place)?)))
+    }
+
+    /// The number of the first kept event since then, among those that may be looked back to.
+    fn number_since(&self, nanoseconds: i64) -> u64 {
+        let from = self.events.len().saturating_sub(LOOK_BACK);
+        let later = self.events.range(from..).position(|event| event.time_nano >= nanoseconds);
+        self.first + later.map_or(self.events.len(), |place| from + place) as u64
+    }
+}
+
+impl Event {
+    /// Roughly what it takes, in bytes.
+    fn size(&self) -> usize {
+        let attributes = self.actor.attributes.iter().map(|(name, value)| name.len() + value.len());
+        size_of::<Self>() + self.action.len() + attributes.sum::<usize>()
+    }
 }
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Self {
-            ring: Mutex::new(VecDeque::with_capacity(RING_SIZE)),
-            sender: broadcast::channel(CHANNEL_SIZE).0,
-        }
+        Self { ring: Arc::default(), news: watch::channel(()).0 }
     }
 
     /// Publishes `action` on the object `id` of type `kind`.
@@ -118,78 +162,68 @@ impl Events {
             time: nanoseconds.div_euclid(1_000_000_000),
             time_nano: nanoseconds,
         });
-        // The lock spans both, so that a subscriber finds each event in the ring or in its channel, once.
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.len() == RING_SIZE {
-            ring.pop_front();
-        }
-        ring.push_back(Arc::clone(&event));
-        // Nobody listening is no failure.
-        let _ = self.sender.send(event);
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        self.news.send_replace(());
     }
 
     /// How many listen.
     pub(crate) fn subscribers(&self) -> usize {
-        self.sender.receiver_count()
+        self.news.receiver_count()
     }
 
     /// Subscribes.
     pub(crate) fn subscribe(&self, options: EventOptions) -> crate::Result<EventStream> {
         options.filters.validate(FILTERS)?;
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = options.since.map(|since| since.unix_nanoseconds());
-        let until = options.until.map(|until| until.unix_nanoseconds());
-        let buffered = match since {
-            Some(since) => ring
-                .iter()
-                .filter(|event| {
-                    event.time_nano >= since && until.is_none_or(|until| event.time_nano <= until)
-                })
-                .cloned()
-                .collect(),
-            None => VecDeque::new(),
-        };
-        let receiver = self.sender.subscribe();
-        let deadline = options.until.map(|until| Instant::now() + until.since(Timestamp::now()));
-        Ok(EventStream { buffered, receiver, filters: options.filters, deadline })
+        // Before the place is chosen: what comes from here on is news.
+        let news = self.news.subscribe();
+        let since = options.since.map_or(i64::MAX, |since| since.unix_nanoseconds());
+        let next = self.ring.lock().unwrap_or_else(PoisonError::into_inner).number_since(since);
+        let until = options
+            .until
+            .map(|until| (until.unix_nanoseconds(), Instant::now() + until.since(Timestamp::now())));
+        Ok(EventStream { ring: Arc::clone(&self.ring), next, news, filters: options.filters, until })
     }
 }
 
 /// Events as they happen.
 #[derive(Debug)]
 pub struct EventStream {
-    buffered: VecDeque<Arc<Event>>,
-    receiver: broadcast::Receiver<Arc<Event>>,
+    ring: Arc<Mutex<Ring>>,
+    /// The number of the next one.
+    next: u64,
+    news: watch::Receiver<()>,
     filters: Filters,
-    deadline: Option<Instant>,
+    /// The end in nanoseconds since 1970, and when that is.
+    until: Option<(i64, Instant)>,
 }
 
 impl EventStream {
     /// The next event that the filters accept; `None` at `until`, and where the engine goes away. Cancel safe.
+    ///
+    /// A subscriber that is too slow loses the oldest ones, as with dockerd.
     pub async fn next(&mut self) -> Option<Arc<Event>> {
         loop {
-            let event = match self.buffered.pop_front() {
-                Some(event) => event,
-                None => self.receive().await?,
+            let found = self.ring.lock().unwrap_or_else(PoisonError::into_inner).get(self.next);
+            let Some((number, event)) = found else {
+                self.wait().await?;
+                continue;
             };
+            if self.until.is_some_and(|(end, _)| event.time_nano > end) {
+                return None;
+            }
+            self.next = number + 1;
             if accepts(&self.filters, &event) {
                 return Some(event);
             }
         }
     }
 
-    async fn receive(&mut self) -> Option<Arc<Event>> {
-        loop {
-            let received = match self.deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, self.receiver.recv()).await.ok()?,
-                None => self.receiver.recv().await,
-            };
-            match received {
-                Ok(event) => return Some(event),
-                // The subscriber was too slow: it loses the oldest ones, as with dockerd.
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
+    /// Waits for news; `None` where none will come.
+    async fn wait(&mut self) -> Option<()> {
+        let changed = self.news.changed();
+        match self.until {
+            Some((_, end)) => tokio::time::timeout_at(end, changed).await.ok()?.ok(),
+            None => changed.await.ok(),
         }
     }
 }
@@ -284,12 +318,31 @@ mod tests {
         assert!(events.subscribe(unknown).is_err());
     }
 
+    #[tokio::test]
+    async fn a_slow_subscriber_loses_the_oldest_and_costs_nothing() {
+        let events = Events::new();
+        let mut stream = events.subscribe(EventOptions::default()).unwrap();
+        for number in 0..RING_SIZE + 3 {
+            events.publish("volume", &number.to_string(), "data", BTreeMap::new());
+        }
+        assert_eq!(stream.next().await.unwrap().action, "3");
+        // Large ones push the others out.
+        let large = attributes(&[("label", &"x".repeat(RING_BYTES / 2))]);
+        for action in ["a", "b", "c"] {
+            events.publish("container", action, "abc", large.clone());
+        }
+        assert_eq!(stream.next().await.unwrap().action, "c");
+        assert!(events.ring.lock().unwrap().bytes <= RING_BYTES);
+        drop(events);
+        assert_eq!(stream.next().await, None);
+    }
+
     #[test]
     fn prints_as_dockerd_does() {
         let events = Events::new();
         events.publish("volume", "create", "data", attributes(&[("driver", "local")]));
         let ring = events.ring.lock().unwrap();
-        let text = serde_json::to_value(&*ring[0]).unwrap();
+        let text = serde_json::to_value(&*ring.events[0]).unwrap();
         assert_eq!(text["Type"], "volume");
         assert_eq!(text["Actor"]["Attributes"]["driver"], "local");
         assert!(text.get("status").is_none());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dory_log::{LogFormat, LogReader, LogWatch, ReadOptions, ReadOutcome, Record, Tail, header};
+use dory_log::{LogError, LogFormat, LogReader, LogWatch, ReadOptions, ReadOutcome, Record, Tail, header};
 use dory_runtime::protocol::LOG_NAME;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::object::Container;
 use super::request::LogOptions;
 use super::streams::{ContainerLogs, LogStream};
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::{EngineError, Result};
 
 /// Bytes after which a chunk is handed out.
@@ -40,43 +40,61 @@ impl Engine {
         };
         let tty = record.config.tty;
         let (sender, receiver) = mpsc::channel(CHUNKS);
-        self.inner.runtime().spawn_blocking(move || {
-            let mut reading = Reading { container, format, options, tty, sender, chunk: BytesMut::new() };
+        let follow = options.follow;
+        // Before the client has its answer: whoever removes the container then takes nothing from it.
+        let mut reading = blocking(move || Reading::open(container, format, options, sender)).await?;
+        let read = move || {
             if let Err(error) = reading.run() {
                 // A client that went away hears nothing of it.
                 let _ = reading.sender.blocking_send(Err(error));
             }
-        });
+        };
+        if follow {
+            // Hundreds of followers would take all of the runtime's threads for as long as their containers run.
+            std::thread::Builder::new()
+                .name("log-follower".to_owned())
+                .spawn(read)
+                .map_err(|error| EngineError::failed("cannot start a thread that follows the log", error))?;
+        } else {
+            self.inner.runtime().spawn_blocking(read);
+        }
         Ok(ContainerLogs { tty, stream: LogStream { receiver } })
     }
 }
 
 struct Reading {
     container: Arc<Container>,
-    format: LogFormat,
     options: LogOptions,
     tty: bool,
     sender: mpsc::Sender<Result<Bytes>>,
     chunk: BytesMut,
+    watch: Option<LogWatch>,
+    reader: LogReader,
 }
 
 impl Reading {
-    fn run(&mut self) -> Result<()> {
-        let failed = |error| EngineError::failed("cannot read the container's log", error);
-        let directory = self.open_directory()?;
+    fn open(
+        container: Arc<Container>,
+        format: LogFormat,
+        options: LogOptions,
+        sender: mpsc::Sender<Result<Bytes>>,
+    ) -> Result<Self> {
+        let directory = open_directory(&container)?;
         // Made before the first reading, so that no line falls between the two.
-        let watch = match self.options.follow {
-            true => LogWatch::new(directory.as_fd()).ok(),
-            false => None,
-        };
-        let mut reader =
-            LogReader::open(directory.as_fd(), LOG_NAME, self.format, self.read_options()).map_err(failed)?;
+        let watch = if options.follow { LogWatch::new(directory.as_fd()).ok() } else { None };
+        let reader = LogReader::open(directory.as_fd(), LOG_NAME, format, read_options(&options));
+        let reader = reader.map_err(cannot_read)?;
+        let tty = container.record().config.tty;
+        Ok(Self { container, options, tty, sender, chunk: BytesMut::new(), watch, reader })
+    }
+
+    fn run(&mut self) -> Result<()> {
         let run = self.present_run();
         loop {
             // Looked at before the reading: what was written before the end is read after it.
             let ended = run.is_none() || self.present_run() != run || self.container.live().removed;
             loop {
-                match reader.next().map_err(failed)? {
+                match self.reader.next().map_err(cannot_read)? {
                     ReadOutcome::Record(record) => append(&mut self.chunk, &record, &self.options, self.tty),
                     ReadOutcome::Pending => break,
                     ReadOutcome::End => {
@@ -91,7 +109,7 @@ impl Reading {
             if !self.flush() || !self.options.follow || ended || self.is_past_until() {
                 return Ok(());
             }
-            wait(watch.as_ref());
+            wait(self.watch.as_ref());
             if self.sender.is_closed() {
                 return Ok(());
             }
@@ -104,25 +122,6 @@ impl Reading {
         record.runs().then_some(record.state.started_at)
     }
 
-    fn open_directory(&self) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(&self.container.directory, flags, Mode::empty())
-            .map_err(|error| EngineError::failed("cannot open the container's directory", error))
-    }
-
-    fn read_options(&self) -> ReadOptions {
-        let time = |time: dory_types::Timestamp| {
-            dory_log::Timestamp::from_unix(time.unix_seconds(), time.subsecond_nanoseconds())
-        };
-        ReadOptions {
-            since: self.options.since.and_then(time),
-            until: self.options.until.and_then(time),
-            tail: self.options.tail.map_or(Tail::All, Tail::Last),
-            stdout: self.options.stdout,
-            stderr: self.options.stderr,
-        }
-    }
-
     fn is_past_until(&self) -> bool {
         self.options.until.is_some_and(|until| until < dory_types::Timestamp::now())
     }
@@ -130,6 +129,29 @@ impl Reading {
     /// Hands the chunk out; false where nobody listens any more.
     fn flush(&mut self) -> bool {
         self.chunk.is_empty() || self.sender.blocking_send(Ok(self.chunk.split().freeze())).is_ok()
+    }
+}
+
+fn cannot_read(error: LogError) -> EngineError {
+    EngineError::failed("cannot read the container's log", error)
+}
+
+fn open_directory(container: &Container) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(&container.directory, flags, Mode::empty())
+        .map_err(|error| EngineError::failed("cannot open the container's directory", error))
+}
+
+fn read_options(options: &LogOptions) -> ReadOptions {
+    let time = |time: dory_types::Timestamp| {
+        dory_log::Timestamp::from_unix(time.unix_seconds(), time.subsecond_nanoseconds())
+    };
+    ReadOptions {
+        since: options.since.and_then(time),
+        until: options.until.and_then(time),
+        tail: options.tail.map_or(Tail::All, Tail::Last),
+        stdout: options.stdout,
+        stderr: options.stderr,
     }
 }
 
