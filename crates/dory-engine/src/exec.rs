@@ -362,6 +362,7 @@ fn spec(inner: &crate::engine::Inner, exec: &Exec, start: &ExecStartConfig) -> R
             console_size: crate::spec::console_size(size),
         },
         attach_output: attach && (exec.config.attach_stdout || exec.config.attach_stderr),
+        ends_with_caller: attach && start.ends_with_caller,
     })
 }
 

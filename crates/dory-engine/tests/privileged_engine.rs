@@ -1,7 +1,8 @@
 //! Real containers through the engine. Needs root and Debian's busybox-static.
 //!
 //! No test harness: the engine re-executes this very binary in the shim's role, before any thread exists. Everything
-//! runs in a network namespace of its own, so that bridges and packet filters of the machine are not touched.
+//! runs in a network namespace of its own, so that bridges and packet filters of the machine are not touched, and in a
+//! pid namespace, so that no container outlives a test that panics.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,7 +15,7 @@ mod fixture;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-/// Set in the process that runs in the network namespace.
+/// Set in the process that runs in namespaces of its own.
 const INNER: &str = "DORY_ENGINE_TEST_INNER";
 
 fn main() -> ExitCode {
@@ -22,8 +23,11 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|name| name == dory_runtime::reaper::NAME) {
         return ExitCode::from(dory_runtime::reaper::main(&arguments[1..]) as u8);
     }
-    if arguments.get(1).is_some_and(|role| role == dory_runtime::shim::ROLE) {
-        return ExitCode::from(dory_runtime::shim::main() as u8);
+    match arguments.get(1).map(String::as_str) {
+        Some(dory_runtime::shim::ROLE) => return ExitCode::from(dory_runtime::shim::main() as u8),
+        Some(dory_runtime::stopped::ROLE) => return ExitCode::from(dory_runtime::stopped::main() as u8),
+        Some(dory_runtime::recorder::ROLE) => return ExitCode::from(dory_runtime::recorder::main() as u8),
+        _ => {}
     }
     if arguments.iter().any(|argument| argument == "--list") {
         cases::ALL.iter().for_each(|(name, _)| println!("{name}: test"));
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
     assert!(rustix::process::geteuid().is_root(), "these tests need root");
     if std::env::var_os(INNER).is_none() {
         let status = Command::new("unshare")
-            .arg("--net")
+            .args(["--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"])
             .arg(std::env::current_exe().expect("this binary's path"))
             .args(&arguments[1..])
             .env(INNER, "1")

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     }
     match (argument(1), argument(2)) {
         (Some(dory_runtime::shim::ROLE), _) => return ExitCode::from(dory_runtime::shim::main() as u8),
+        (Some(dory_runtime::stopped::ROLE), _) => return ExitCode::from(dory_runtime::stopped::main() as u8),
         (Some("--list"), _) => {
             println!("privileged_faults: test");
             return ExitCode::SUCCESS;

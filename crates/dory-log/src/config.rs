@@ -15,6 +15,10 @@ pub struct LogConfig {
     /// The `attrs` of every record: the labels, variables and tag that the options ask for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+    /// `mode=non-blocking`: output for which the disk is too slow waits in so many bytes of memory, and what finds no
+    /// room there is lost. `None`: the container waits for the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buffer: Option<u64>,
 }
 
 /// A log driver.
@@ -74,7 +78,11 @@ impl Default for FileOptions {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { driver: LogDriver::JsonFile(FileOptions::default()), attributes: BTreeMap::new() }
+        Self {
+            driver: LogDriver::JsonFile(FileOptions::default()),
+            attributes: BTreeMap::new(),
+            buffer: None,
+        }
     }
 }
 
@@ -171,13 +179,16 @@ impl LogConfig {
     ) -> Result<Self, LogConfigError> {
         match kind {
             "" | "json-file" => Ok(Self {
+                buffer: options::buffer(options)?,
                 driver: LogDriver::JsonFile(options::json_file(options)?),
                 attributes: attributes::collect(options, subject)?,
             }),
-            "local" => {
-                Ok(Self { driver: LogDriver::Local(options::local(options)?), attributes: BTreeMap::new() })
-            }
-            "none" => Ok(Self { driver: LogDriver::None, attributes: BTreeMap::new() }),
+            "local" => Ok(Self {
+                buffer: options::buffer(options)?,
+                driver: LogDriver::Local(options::local(options)?),
+                attributes: BTreeMap::new(),
+            }),
+            "none" => Ok(Self { driver: LogDriver::None, attributes: BTreeMap::new(), buffer: None }),
             other if FOREIGN_DRIVERS.contains(&other) => {
                 Err(LogConfigError::UnsupportedDriver(other.to_owned()))
             }
@@ -267,6 +278,21 @@ mod tests {
             ),
         ] {
             assert_eq!(parse(kind, option.as_slice()).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn reads_modes() {
+        for (options, buffer) in [
+            (&[][..], None),
+            (&[("mode", "blocking")][..], None),
+            (&[("mode", "non-blocking")], Some(1_000_000)),
+            (&[("mode", "non-blocking"), ("max-buffer-size", "4m")], Some(4_000_000)),
+            (&[("mode", "non-blocking"), ("max-buffer-size", "0")], Some(0)),
+        ] {
+            for driver in ["json-file", "local"] {
+                assert_eq!(parse(driver, options).unwrap().buffer, buffer, "{options:?}");
+            }
         }
     }
 

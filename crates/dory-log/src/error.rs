@@ -50,6 +50,12 @@ pub enum LogError {
         #[source]
         source: io::Error,
     },
+    /// The process that appends to the files of a log with `mode=non-blocking` is gone; another one will be started.
+    #[error("the log's recorder ended early")]
+    RecorderGone,
+    /// That process did not write everything within the time that the end of a container may take.
+    #[error("the log's recorder did not keep up: the end of the log is missing")]
+    RecorderLate,
     /// Records could not be read.
     #[error("cannot read the log file `{name}`")]
     Read {

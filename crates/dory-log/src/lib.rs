@@ -10,7 +10,7 @@
 //!
 //! Invariants:
 //!
-//! - one writer per chain (the shim), any number of readers (the engine), no lock between them;
+//! - one writer per chain (the shim, or with `mode=non-blocking` its recorder), any number of readers (the engine), no lock between them;
 //! - the writer appends whole records, and truncates only a torn last record, before its first append;
 //! - a rotated file never changes again, and files only move upwards in the chain (`.1` to `.2`), so that a reader
 //!   that holds a file open finds its successor one step below it;
@@ -43,4 +43,4 @@ pub use json::MAX_LINE;
 pub use reader::{LogReader, ReadOptions, ReadOutcome, Record, Tail};
 pub use timestamp::Timestamp;
 pub use watch::LogWatch;
-pub use writer::LogWriter;
+pub use writer::{LogFiles, LogWriter, RecordQueue};

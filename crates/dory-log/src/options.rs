@@ -6,9 +6,11 @@ use dory_types::parse_bool;
 
 use crate::config::{FileOptions, LogConfigError};
 
+/// What `mode=non-blocking` keeps in memory where `max-buffer-size` says nothing; dockerd's.
+const DEFAULT_BUFFER: u64 = 1_000_000;
+
 /// Options of `json-file`.
 pub(crate) fn json_file(options: &BTreeMap<String, String>) -> Result<FileOptions, LogConfigError> {
-    check_mode(options)?;
     let mut parsed = FileOptions::default();
     for (option, value) in options {
         match option.as_str() {
@@ -26,7 +28,6 @@ pub(crate) fn json_file(options: &BTreeMap<String, String>) -> Result<FileOption
 
 /// Options of `local`; its records have no attributes.
 pub(crate) fn local(options: &BTreeMap<String, String>) -> Result<FileOptions, LogConfigError> {
-    check_mode(options)?;
     let mut parsed = FileOptions::LOCAL;
     for (option, value) in options {
         let known = apply(&mut parsed, option, value).map_err(|error| match error {
@@ -48,8 +49,7 @@ pub(crate) fn local(options: &BTreeMap<String, String>) -> Result<FileOptions, L
 /// Takes in an option that every driver with files has; false for any other.
 fn apply(parsed: &mut FileOptions, option: &str, value: &str) -> Result<bool, LogConfigError> {
     match option {
-        // The shim never blocks a container on a reader of its log, and holds no queue that could overflow: both modes
-        // are one.
+        // As `buffer` reads them.
         "mode" | "max-buffer-size" => {}
         "max-size" => parsed.max_size = Some(parse_size(value)?),
         "max-file" => parsed.max_file = parse_file_count(value)?,
@@ -61,17 +61,18 @@ fn apply(parsed: &mut FileOptions, option: &str, value: &str) -> Result<bool, Lo
     Ok(true)
 }
 
-fn check_mode(options: &BTreeMap<String, String>) -> Result<(), LogConfigError> {
+/// The size of the buffer of `mode=non-blocking`, in bytes; `None` in the other mode. The same for every driver.
+pub(crate) fn buffer(options: &BTreeMap<String, String>) -> Result<Option<u64>, LogConfigError> {
     let mode = options.get("mode").map_or("", String::as_str);
     if !matches!(mode, "" | "blocking" | "non-blocking") {
         return Err(LogConfigError::Mode(mode.to_owned()));
     }
     match options.get("max-buffer-size") {
-        None => Ok(()),
+        None => Ok((mode == "non-blocking").then_some(DEFAULT_BUFFER)),
         Some(_) if mode != "non-blocking" => Err(LogConfigError::BufferSize),
-        // Read for its errors only.
         Some(size) => match parse_size(size) {
-            Ok(_) | Err(LogConfigError::ZeroSize) => Ok(()),
+            Ok(size) => Ok(Some(size)),
+            Err(LogConfigError::ZeroSize) => Ok(Some(0)),
             Err(_) => Err(LogConfigError::BufferSizeText(size.clone())),
         },
     }

@@ -21,6 +21,7 @@ mod init;
 mod launcher;
 pub mod protocol;
 pub mod reaper;
+pub mod recorder;
 pub mod shim;
 pub mod spec;
 pub mod stopped;

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use dory_sys::fault_point;
 use dory_sys::process::{self, CloneOptions, clone_process};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -90,8 +91,10 @@ pub fn main() -> i32 {
     let run = || -> io::Result<()> {
         let engine = shim::take_channel()?;
         let (files, _) = protocol::receive::<StoppedFiles>(&engine)?;
+        fault_point!("stopped.asked");
         match mount(&files).and_then(|root| Ok((root, namespace()?))) {
             Ok((root, namespace)) => {
+                fault_point!("stopped.mounted");
                 protocol::send(&engine, &Answer::None, &[root.as_fd(), namespace.as_fd()])
             }
             Err(failure) => protocol::send(&engine, &Answer::Some(failure.to_string()), &[]),
@@ -121,6 +124,7 @@ fn mount(files: &StoppedFiles) -> Result<OwnedFd, StartFailure> {
     };
     // In the engine's mount namespace, as at a start.
     let binds = clone_binds(&files.binds)?;
+    fault_point!("stopped.binds-cloned");
     process::unshare_mounts().map_err(refused("cannot make a mount namespace"))?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| StartFailure::refused("cannot separate the mounts", error))?;

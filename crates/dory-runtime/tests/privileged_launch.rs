@@ -358,6 +358,7 @@ fn exec(launcher: &Launcher) {
             process: Process { user: "user".into(), ..process(&["sh", "-c", "id -u; hostname; ps; exit 3"]) },
             stdio: Stdio::default(),
             attach_output: true,
+            ends_with_caller: false,
         };
         let (_, mut stream) = fixture.client().exec(spec).expect("exec");
         let mut output = Vec::new();

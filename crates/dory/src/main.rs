@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     match words.first().and_then(|word| word.to_str()) {
         Some(dory_runtime::shim::ROLE) => exit_code(dory_runtime::shim::main()),
         Some(dory_runtime::stopped::ROLE) => exit_code(dory_runtime::stopped::main()),
+        Some(dory_runtime::recorder::ROLE) => exit_code(dory_runtime::recorder::main()),
         Some(dory_probe::PROBE_ROLE) => dory_probe::run_child_role(words.into_iter().skip(1)),
         Some("serve") => serve::main(&words),
         Some("build") if !docker => build::main(&words),

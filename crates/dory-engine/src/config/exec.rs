@@ -44,4 +44,7 @@ pub struct ExecStartConfig {
     pub tty: bool,
     /// First size of the terminal, as height and width.
     pub console_size: Option<[u16; 2]>,
+    /// The process is killed when its stream closes, be it that the engine has died; for the engine's own checks.
+    #[serde(skip)]
+    pub ends_with_caller: bool,
 }

@@ -126,7 +126,9 @@ impl Engine {
             ..ExecConfig::default()
         };
         let id = self.create_exec(container.id.as_str(), config).await?;
-        let stream = self.start_exec(id.as_str(), ExecStartConfig::default()).await?;
+        // The next engine knows nothing of this check: it ends with this one.
+        let start = ExecStartConfig { ends_with_caller: true, ..ExecStartConfig::default() };
+        let stream = self.start_exec(id.as_str(), start).await?;
         let mut output = ProbeOutput::default();
         if tokio::time::timeout(limit, read_output(stream, &mut output)).await.is_err() {
             let target = Arc::clone(container);

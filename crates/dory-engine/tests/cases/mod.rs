@@ -28,6 +28,8 @@ pub const ALL: &[Test] = &[
     ("privileged_finds_running_containers", restore::running),
     ("privileged_finds_ended_containers", restore::ended),
     ("privileged_finds_killed_shims", restore::killed_shims),
+    ("privileged_goes_on_checking_health", restore::health),
+    ("privileged_checks_end_with_their_engine", restore::health_without_engine),
     ("privileged_full_disk", scarcity::full_disk),
     ("privileged_no_inodes", scarcity::no_inodes),
     ("privileged_no_descriptors", scarcity::no_descriptors),

@@ -80,6 +80,7 @@ async fn live(engine: &Engine) -> Outcome {
     step("unpause", engine.unpause_container(SUBJECT)).await?;
     let now = StopOptions { timeout: Some(0), ..StopOptions::default() };
     step("stop", engine.stop_container(SUBJECT, now)).await?;
+    step("cp", copy(engine)).await?;
     step("restart", engine.restart_container(SUBJECT, StopOptions::default())).await?;
     step("rename", engine.rename_container(SUBJECT, "renamed")).await?;
     step("rename back", engine.rename_container("renamed", SUBJECT)).await?;
@@ -143,6 +144,21 @@ async fn exec(engine: &Engine, tty: bool) -> Outcome {
     // Its end is all that counts here: a killed shim resets the stream.
     let _reset = stream.stream.read_to_end(&mut output).await;
     engine.wait_exec(exec.as_str()).await
+}
+
+/// Writes into the volume and the layer of the stopped subject, and looks at what is there.
+async fn copy(engine: &Engine) -> Outcome {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    header.set_mode(0o644);
+    header.set_cksum();
+    for path in ["kept/copied", "etc/copied"] {
+        archive.append_data(&mut header, path, &b"copy\n"[..]).unwrap();
+    }
+    let archive = std::io::Cursor::new(archive.into_inner().unwrap());
+    engine.write_container_archive(SUBJECT, "/", archive, Default::default()).await?;
+    engine.stat_container_path(SUBJECT, "/kept/copied").await.map(drop)
 }
 
 async fn remove(engine: &Engine) -> Outcome {

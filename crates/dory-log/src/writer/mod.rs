@@ -1,6 +1,8 @@
 //! The shim's side: bytes in, records out.
 
 mod compress;
+mod files;
+mod queue;
 mod sink;
 
 use std::os::fd::BorrowedFd;
@@ -12,10 +14,8 @@ use crate::json::{LineText, MAX_LINE, RecordEncoder};
 use crate::local;
 use crate::timestamp::Timestamp;
 
-use sink::Sink;
-
-/// Bytes that are compressed in one piece of background work: a few milliseconds.
-const WORK: usize = 256 << 10;
+pub use files::LogFiles;
+pub use queue::RecordQueue;
 
 /// Writes the log of one container.
 ///
@@ -23,12 +23,17 @@ const WORK: usize = 256 << 10;
 /// closed; until then a killed writer loses them, as dockerd does.
 #[derive(Debug)]
 pub struct LogWriter {
-    name: String,
-    sink: Option<Sink>,
+    target: Target,
     lines: [PendingLine; 3],
     encoder: Encoder,
-    /// Records of the current call that are not yet in the file.
-    batch: Vec<u8>,
+}
+
+/// Where records go.
+#[derive(Debug)]
+enum Target {
+    Nothing,
+    Files(Box<LogFiles>),
+    Queue(RecordQueue),
 }
 
 /// The unfinished line of one stream.
@@ -45,13 +50,30 @@ impl LogWriter {
     /// # Errors
     /// [`LogError::Open`], [`LogError::Stat`] or [`LogError::Repair`].
     pub fn open(dir: BorrowedFd<'_>, name: &str, config: &LogConfig) -> Result<Self, LogError> {
-        let files = config.driver.files();
-        let sink = files.map(|(format, options)| Sink::open(dir, name, format, options)).transpose()?;
-        let encoder = match files {
+        let files = LogFiles::open(dir, name, config)?;
+        Ok(Self::new(files.map_or(Target::Nothing, |files| Target::Files(Box::new(files))), config))
+    }
+
+    /// A writer that never waits: its records gather in a queue of `limit` bytes, from which somebody brings them to
+    /// [`LogFiles`].
+    pub fn queueing(config: &LogConfig, limit: u64) -> Self {
+        Self::new(Target::Queue(RecordQueue::new(limit)), config)
+    }
+
+    fn new(target: Target, config: &LogConfig) -> Self {
+        let encoder = match config.driver.files() {
             Some((LogFormat::Local, _)) => Encoder::Local,
             _ => Encoder::Json(RecordEncoder::new(&config.attributes)),
         };
-        Ok(Self { name: name.to_owned(), sink, lines: Default::default(), encoder, batch: Vec::new() })
+        Self { target, lines: Default::default(), encoder }
+    }
+
+    /// The queue of [`Self::queueing`].
+    pub fn queue(&mut self) -> Option<&mut RecordQueue> {
+        match &mut self.target {
+            Target::Queue(queue) => Some(queue),
+            Target::Nothing | Target::Files(_) => None,
+        }
     }
 
     /// Logs `bytes` that `stream` produced at `time`; one write per call, unless the file is rotated meanwhile.
@@ -60,7 +82,7 @@ impl LogWriter {
     /// [`LogError::Write`] if records were lost (the disk is full), [`LogError::Rotate`] if the file could not be
     /// rotated and grows instead. Either way the file holds whole records only, and the next call starts afresh.
     pub fn write(&mut self, stream: Stream, bytes: &[u8], time: Timestamp) -> Result<(), LogError> {
-        if self.sink.is_none() {
+        if matches!(self.target, Target::Nothing) {
             return Ok(());
         }
         let mut outcome = Ok(());
@@ -83,7 +105,7 @@ impl LogWriter {
     pub fn close(&mut self, stream: Stream, time: Timestamp) -> Result<(), LogError> {
         let line = &mut self.lines[stream as usize];
         let (bytes, started) = (std::mem::take(&mut line.bytes), line.started.take());
-        if bytes.is_empty() || self.sink.is_none() {
+        if bytes.is_empty() || matches!(self.target, Target::Nothing) {
             return Ok(());
         }
         self.record(stream, &bytes, false, started.unwrap_or(time)).and(self.flush())
@@ -92,13 +114,13 @@ impl LogWriter {
     /// True where a rotated file waits to be compressed: [`Self::work`] is to be called when there is nothing else to do.
     /// Writing does some of it too, so that a container that never pauses needs no other time for it.
     pub fn has_work(&self) -> bool {
-        self.sink.as_ref().is_some_and(Sink::is_compressing)
+        matches!(&self.target, Target::Files(files) if files.has_work())
     }
 
     /// Does a piece of what [`Self::has_work`] speaks of, within a few milliseconds.
     pub fn work(&mut self) {
-        if let Some(sink) = &mut self.sink {
-            sink.compress(WORK);
+        if let Target::Files(files) = &mut self.target {
+            files.work();
         }
     }
 
@@ -152,7 +174,7 @@ impl LogWriter {
         outcome
     }
 
-    /// Puts one record into the batch, rotating first where the file is full.
+    /// Hands one record on.
     fn record(
         &mut self,
         stream: Stream,
@@ -160,31 +182,27 @@ impl LogWriter {
         complete: bool,
         time: Timestamp,
     ) -> Result<(), LogError> {
-        let mut outcome = Ok(());
-        if let Some(sink) = &self.sink
-            && sink.is_full(self.batch.len())
-        {
-            outcome = self.flush().and(self.rotate());
-        }
         let text = LineText { bytes, complete };
-        match &mut self.encoder {
-            Encoder::Json(encoder) => encoder.append(&mut self.batch, stream, text, time),
-            Encoder::Local => local::append(&mut self.batch, stream, text, time),
+        let encoder = &mut self.encoder;
+        let encode = |record: &mut Vec<u8>| match encoder {
+            Encoder::Json(encoder) => encoder.append(record, stream, text, time),
+            Encoder::Local => local::append(record, stream, text, time),
+        };
+        match &mut self.target {
+            Target::Nothing => Ok(()),
+            Target::Files(files) => files.add(encode),
+            Target::Queue(queue) => {
+                queue.add(bytes.len(), encode);
+                Ok(())
+            }
         }
-        outcome
     }
 
-    fn rotate(&mut self) -> Result<(), LogError> {
-        let Some(sink) = &mut self.sink else { return Ok(()) };
-        sink.rotate(&self.name).map_err(|source| LogError::Rotate { name: self.name.clone(), source })
-    }
-
-    /// Writes the batch out.
     fn flush(&mut self) -> Result<(), LogError> {
-        let Some(sink) = &mut self.sink else { return Ok(()) };
-        let outcome = sink.write_all(&self.batch);
-        self.batch.clear();
-        outcome.map_err(|source| LogError::Write { name: self.name.clone(), source })
+        match &mut self.target {
+            Target::Files(files) => files.flush(),
+            Target::Nothing | Target::Queue(_) => Ok(()),
+        }
     }
 }
 
@@ -356,10 +374,45 @@ mod tests {
         let log = Log::new();
         let mut writer = log.open(&LogConfig::default());
         // `/dev/full` answers ENOSPC to every write.
-        writer.sink.as_mut().unwrap().file =
-            fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into();
+        let Target::Files(files) = &mut writer.target else { panic!("no files") };
+        files.write_to(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
         let error = writer.write(Stream::Stdout, b"lost\n", at(1)).unwrap_err();
         assert_eq!(error.to_string(), "cannot append to the log file `log`");
-        assert!(writer.batch.is_empty());
+        let error = writer.write(Stream::Stdout, b"lost again\n", at(1)).unwrap_err();
+        assert_eq!(error.to_string(), "cannot append to the log file `log`");
+    }
+
+    #[test]
+    fn a_queue_drops_whole_records_that_find_no_room() {
+        let config = LogConfig { buffer: Some(8), ..LogConfig::default() };
+        let mut writer = LogWriter::queueing(&config, 8);
+        // The first one is kept however long it is; the second has no room, the rest of the line comes with its end.
+        writer.write(Stream::Stdout, b"ten bytes!\nlost\nta", at(1)).unwrap();
+        let log = Log::new();
+        let mut files = LogFiles::open(log.fd.as_fd(), "log", &config).unwrap().unwrap();
+        let mut wire = Vec::new();
+        let mut drain = |writer: &mut LogWriter, at_most: usize| {
+            let queue = writer.queue().unwrap();
+            queue
+                .send(|bytes| {
+                    let length = bytes.len().min(at_most - wire.len().min(at_most));
+                    wire.extend_from_slice(&bytes[..length]);
+                    Ok(length)
+                })
+                .unwrap();
+            queue.is_empty()
+        };
+        assert!(!drain(&mut writer, 10));
+        writer.write(Stream::Stdout, b"il\n", at(2)).unwrap();
+        assert!(drain(&mut writer, usize::MAX), "what was sent has made no room before it was sent whole");
+        writer.write(Stream::Stdout, b"a\nb\nc\n", at(3)).unwrap();
+        assert!(drain(&mut writer, usize::MAX));
+        let mut framed = Vec::new();
+        for piece in wire.chunks(7) {
+            framed.extend_from_slice(piece);
+            files.append_framed(&mut framed).unwrap();
+        }
+        assert_eq!(log.texts("log"), ["ten bytes!\n", "a\n", "b\n", "c\n"]);
+        assert!(framed.is_empty());
     }
 }

@@ -23,6 +23,8 @@ use super::start::Container;
 pub const MAIN: u64 = 0;
 /// How long a client may take no byte of what is left for it after the end, before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// As [`dory_sys::process::pidfd_signal`] takes it.
+const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
 /// An engine that does not read its events for so long has died or hangs.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -133,6 +135,7 @@ impl Shim {
                     self.registry.unwatch(stream.as_fd(), source);
                 }
             }
+            Source::Recorder => self.serve_recorder(flags),
         }
     }
 
@@ -216,7 +219,39 @@ impl Shim {
         }
         slow.into_iter().for_each(|client| self.update_client(client));
         gone.into_iter().for_each(|client| self.drop_client(client));
+        self.watch_recorder();
         true
+    }
+
+    /// Watches the log's recorder, where there is one.
+    fn watch_recorder(&mut self) {
+        if let Some((socket, waits)) = self.container.log.socket() {
+            let flags = if waits { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            let _no_memory = self.registry.watch(socket, Source::Recorder, flags);
+        }
+    }
+
+    fn unwatch_recorder(&mut self) {
+        if let Some((socket, _)) = self.container.log.socket() {
+            self.registry.unwatch(socket, Source::Recorder);
+        }
+    }
+
+    fn serve_recorder(&mut self, flags: EventFlags) {
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            match self.container.log.hear() {
+                Ok(event) => tell(&mut self.monitors, &event),
+                Err(gone) => {
+                    self.unwatch_recorder();
+                    self.container.log.forget_recorder();
+                    self.log_state.note(Err(gone), &mut self.monitors);
+                    return;
+                }
+            }
+        }
+        let outcome = self.container.log.send();
+        self.log_state.note(outcome, &mut self.monitors);
+        self.watch_recorder();
     }
 
     /// Writes on what clients sent to a process; when it took all, they may send more.
@@ -321,8 +356,13 @@ impl Shim {
     }
 
     fn drop_client(&mut self, key: u64) {
-        if let Some(client) = self.clients.remove(&key) {
-            self.registry.unwatch(client.stream.as_fd(), Source::Client(key));
+        let Some(client) = self.clients.remove(&key) else { return };
+        self.registry.unwatch(client.stream.as_fd(), Source::Client(key));
+        if let Some(process) = self.processes.get(&client.process)
+            && process.ends_with_client
+        {
+            // Where it has ended by itself it is reported in its own time.
+            let _ended = dory_sys::process::pidfd_signal(process.child.pidfd.as_fd(), SIGKILL);
         }
     }
 
@@ -379,7 +419,7 @@ impl Shim {
         };
         fault_point!("shim.before-end-told");
         // Before the clients' streams end: a client asks for the exit code as soon as its stream has.
-        self.monitors.retain(|_, monitor| protocol::send(monitor, &event, &[]).is_ok());
+        tell(&mut self.monitors, &event);
         fault_point!("shim.end-told");
         let attached: Vec<u64> =
             self.clients.iter().filter(|(_, client)| client.process == key).map(|(key, _)| *key).collect();
@@ -404,6 +444,10 @@ impl Shim {
             let outcome = self.container.log.close(stream, Timestamp::now());
             self.log_state.note(outcome, &mut self.monitors);
         }
+        self.unwatch_recorder();
+        let monitors = &mut self.monitors;
+        let outcome = self.container.log.finish(&mut |event| tell(monitors, &event));
+        self.log_state.note(outcome, &mut self.monitors);
         let oom_killed = self.container.spec.cgroup.as_ref().is_some_and(|group| group.oom_kills() > 0);
         let nanoseconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
         let record = ExitRecord { exit_code, oom_killed, finished_at: nanoseconds };
@@ -412,6 +456,11 @@ impl Shim {
         }
         record
     }
+}
+
+/// Tells every engine that watches.
+fn tell(monitors: &mut BTreeMap<u64, UnixStream>, event: &Event) {
+    monitors.retain(|_, monitor| protocol::send(monitor, event, &[]).is_ok());
 }
 
 /// A rename replaces it whole; no fsync: a power cut loses at most the last second of container state (trust.md).

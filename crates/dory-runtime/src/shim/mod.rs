@@ -5,10 +5,11 @@
 //! One epoll loop; no runtime, no threads (it forks).
 
 mod backlog;
+mod container_log;
 mod event_loop;
 mod exec;
 mod lock;
-mod log_state;
+pub(crate) mod log_state;
 mod process;
 mod registry;
 mod request;

@@ -34,6 +34,8 @@ pub struct RunningProcess {
     pub terminal: bool,
     /// Close standard input when a client's has ended.
     pub stdin_once: bool,
+    /// Kill it when its client has gone.
+    pub ends_with_client: bool,
     /// Taken from a client, not yet taken by the process.
     pub pending_input: Vec<u8>,
     /// Close standard input when that has been written.
@@ -54,6 +56,7 @@ impl RunningProcess {
             streams,
             terminal,
             stdin_once,
+            ends_with_client: false,
             pending_input: Vec::new(),
             input_ended: false,
             exit_code: None,

@@ -24,6 +24,8 @@ pub enum Source {
     Client(u64),
     /// An engine that watches; it says nothing, so this is its end.
     Monitor(u64),
+    /// The log's recorder takes records again, says something, or has gone.
+    Recorder,
 }
 
 /// The epoll set.

@@ -76,7 +76,9 @@ impl Shim {
             Err(failure) => return protocol::send(&stream, &Reply::Failed(failure), &[]),
         };
         let pid = child.pid.as_raw_nonzero().get();
-        let process = self.add_process(RunningProcess::new(Some(spec.id.clone()), child, streams, true))?;
+        let mut process = RunningProcess::new(Some(spec.id.clone()), child, streams, true);
+        process.ends_with_client = spec.ends_with_caller;
+        let process = self.add_process(process)?;
         protocol::send(&stream, &Reply::ExecStarted { pid }, &[])?;
         fault_point!("exec.start-told");
         let (stdin, output) = (spec.stdio.open_stdin, spec.attach_output);

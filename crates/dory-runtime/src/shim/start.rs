@@ -7,7 +7,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use dory_cgroup::{Entrance, Group};
-use dory_log::LogWriter;
 use dory_sys::fault_point;
 use dory_sys::mount::{MountAttributes, set_attributes};
 use dory_sys::process::{self, ChildProcess, CloneOptions, clone_process};
@@ -17,9 +16,10 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use crate::error::{FailureKind, StartFailure};
 use crate::filesystem::{clone_beneath, clone_path, set_flags};
 use crate::init::{self, Arrival, FromInit, NamespaceSet, ToInit};
-use crate::protocol::{self, LOG_NAME, Launch, Progress, SOCKET_NAME};
+use crate::protocol::{self, Launch, Progress, SOCKET_NAME};
 use crate::spec::{ContainerSpec, IdMapping, Mount, MountFlags, MountSource, Namespace, UserNamespace};
 
+use super::container_log::ContainerLog;
 use super::lock::lock_flags;
 use super::rootfs::mount_rootfs;
 use super::stdio::{ShimStreams, make_streams, terminal_streams};
@@ -38,8 +38,8 @@ pub struct Container {
     pub child: ChildProcess,
     /// The shim's ends of its streams.
     pub streams: ShimStreams,
-    /// Its log; `None` where the driver writes none.
-    pub log: LogWriter,
+    /// Its log.
+    pub log: ContainerLog,
     /// Its namespaces.
     pub namespaces: NamespaceSet,
     /// Its root directory (`O_PATH`).
@@ -78,8 +78,7 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
     let directory =
         open_directory(&spec.directory).map_err(refused("cannot open the container's directory"))?;
     let listener = listen(&spec.runtime_directory).map_err(refused("cannot listen"))?;
-    let log = LogWriter::open(directory.as_fd(), LOG_NAME, &spec.log)
-        .map_err(|error| StartFailure::refused("cannot open the log", error))?;
+    let log = ContainerLog::open(directory.as_fd(), &spec.log).map_err(refused("cannot open the log"))?;
     fault_point!("shim.listening");
     let binds = clone_binds(&spec.mounts)?;
     let (streams, init_streams) = make_streams(&spec.stdio, true, spec.namespaces.user.root())

@@ -75,4 +75,7 @@ pub struct ExecSpec {
     pub stdio: Stdio,
     /// Connect standard output and error to the caller's stream; otherwise they go nowhere (`-d`).
     pub attach_output: bool,
+    /// It is killed when the caller's stream closes, be it that the caller has died.
+    #[serde(default)]
+    pub ends_with_caller: bool,
 }
