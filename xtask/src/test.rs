@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
@@ -22,6 +23,9 @@ pub fn all(with_vm: bool) -> Result<()> {
     let dory = release()?;
     blackbox(&tools, &dory, &[])?;
     unpacked(&tools, &dory)?;
+    let began = Instant::now();
+    inspector(&[])?;
+    println!("the inspector took {} s", began.elapsed().as_secs());
     if with_vm {
         vm::smoke(&tools, &dory)?;
     }

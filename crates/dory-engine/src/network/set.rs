@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dory_net::{Driver, Subnet};
-use dory_store::{Durability, RecordError, read_record, write_record};
+use dory_store::{Durability, RecordError, read_record, remove_temporaries, write_record};
 use dory_types::NetworkId;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -47,6 +47,7 @@ impl Networks {
         let mut records: Vec<_> = built_in
             .map(|(id, name, driver)| NetworkRecord::built_in(id, name, driver, identity.created))
             .into();
+        remove_temporaries(&directory).map_err(failed)?;
         for entry in std::fs::read_dir(&path).map_err(failed)?.flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|name| name.ends_with(".json")) else { continue };

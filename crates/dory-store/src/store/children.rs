@@ -71,6 +71,10 @@ impl Lease {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let alive = fs::openat(&directory, ALIVE, flags, Mode::from_raw_mode(0o600))?;
         fs::flock(&alive, FlockOperation::NonBlockingLockExclusive)?;
+        // What an earlier holder left; nobody else writes here.
+        if let Err(error) = crate::record::remove_temporaries(&directory) {
+            tracing::warn!(%error, "Cannot clean a lease's directory");
+        }
         Ok(Self { directory, written: Mutex::default(), _alive: alive })
     }
 
@@ -137,7 +141,11 @@ impl Store {
     /// Brings the children's copy of the index up to date, where there are any.
     pub(super) fn publish_index(&self, index: &ImageIndex) {
         let published = match directory::open_child(&self.images.root, SHARE) {
-            Ok(share) => write_record(&share, ImageIndex::RECORD, index, Durability::Unsynced),
+            Ok(share) => {
+                // We hold the state, so a temporary name there is a dead engine's. Where it stays it costs a little room.
+                let _left = crate::record::remove_temporaries(&share);
+                write_record(&share, ImageIndex::RECORD, index, Durability::Unsynced)
+            }
             Err(_) => return,
         };
         if let Err(error) = published {

@@ -357,6 +357,7 @@ impl Store {
                 trash.discard(parent, &name).map_err(|errno| error("tmp", errno.into()))?;
             }
         }
+        crate::record::remove_temporaries(&self.root).map_err(|source| error("", source))?;
         let mut state = self.lock();
         self.images.announce().map_err(|source| self.images.error(source))?;
         state.index = read_record(&self.images.root, ImageIndex::RECORD)?.unwrap_or_default();
