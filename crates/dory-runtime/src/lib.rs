@@ -30,3 +30,4 @@ pub mod user;
 pub use client::ShimClient;
 pub use error::{FailureKind, StartFailure};
 pub use launcher::{LaunchError, Launcher, Started};
+pub use shim::rootfs::mount_overlay;

@@ -4,6 +4,7 @@
 //! exists, because shim and reaper fork.
 
 mod build;
+mod buildah;
 mod demo;
 mod dind;
 mod gateway;
@@ -20,6 +21,7 @@ const OWN_COMMANDS: &[(&str, &str)] = &[
     ("serve", "Run an engine that speaks the Docker Engine API"),
     ("build", "Build an image from a Dockerfile with no engine"),
     ("kaniko", "Build and push with no engine, with the flags of Kaniko's executor"),
+    ("buildah", "Make images step by step with no engine, with Buildah's verbs"),
     ("demo", "Show engines inside containers inside engines"),
     ("gateway", "Put sockets with policies in front of an engine"),
     ("with", "Run a command with an engine's socket of its own, and remove what it made"),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Some("serve") => serve::main(&words),
         Some("build") if !docker => build::main(&words),
         Some("kaniko") if !docker => kaniko::main(&words),
+        Some("buildah") if !docker => buildah::main(&words),
         Some("demo") => demo::main(&words),
         Some("gateway") => gateway::main(&words),
         Some("with") => gateway::with_main(&words),

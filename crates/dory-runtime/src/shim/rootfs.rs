@@ -40,7 +40,11 @@ pub fn mount_rootfs(
     }
 }
 
-fn mount_overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
+/// Mounts an overlay of `lower`, the topmost first, and `upper`, attached to no mount namespace yet.
+///
+/// # Errors
+/// What the kernel says, with its own words where it has any.
+pub fn mount_overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let explain = |error| describe(&context, error);
     fsconfig_set_string(&context, "source", "overlay").map_err(explain)?;
