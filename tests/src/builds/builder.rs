@@ -115,7 +115,14 @@ impl Site<'_> {
                     recipe.words(builder)
                 )
             }
-            _ => format!("exec docker build --tag {} {} .", recipe.name, recipe.words(builder)),
+            // Not `.`: docker 20.10 tells that as the context's identity, and BuildKit takes files of all contexts of one identity
+            // for the same that have the same name, size and time.
+            _ => format!(
+                "exec docker build --tag {} {} {}",
+                recipe.name,
+                recipe.words(builder),
+                context.display()
+            ),
         };
         let output = self.shell(builder, &line, &context, recipe.environment())?;
         if !output.status.success() {

@@ -77,8 +77,11 @@ impl Differences {
                 reason.map_or(String::new(), |why| format!("\n    known: {why}"))
             );
         }
-        let places: Vec<&str> = self.found.keys().map(|difference| difference.place.as_str()).collect();
-        let stale = known.unused(&places);
+        let places = self.found.iter().flat_map(|(difference, (things, _))| {
+            let of_things = things.iter().map(|thing| format!("{thing}: {}", difference.place));
+            of_things.chain([difference.place.clone()])
+        });
+        let stale = known.unused(&places.collect::<Vec<_>>());
         for place in &stale {
             println!("listed and not seen: {place}");
         }
@@ -151,7 +154,7 @@ fn separator(place: &str) -> &'static str {
 }
 
 /// The differences that have a reason, as the tables of `docs/compatibility.md` list them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Known(Vec<(String, String)>);
 
 impl Known {
@@ -190,7 +193,7 @@ impl Known {
         self.0.iter().find(|(pattern, _)| matches(pattern, place)).map(|(_, reason)| reason.as_str())
     }
 
-    fn unused(&self, places: &[&str]) -> Vec<&str> {
+    fn unused(&self, places: &[String]) -> Vec<&str> {
         let seen = |pattern: &str| places.iter().any(|place| matches(pattern, place));
         self.0.iter().map(|(pattern, _)| pattern.as_str()).filter(|pattern| !seen(pattern)).collect()
     }
@@ -227,6 +230,6 @@ mod tests {
         );
         assert_eq!(known.reason("a B.C"), Some("because."));
         assert_eq!((known.reason("a D.E"), known.reason("a B")), (Some("because."), None));
-        assert_eq!(known.unused(&["a B.C"]), ["a D.*"]);
+        assert_eq!(known.unused(&["a B.C".to_owned()]), ["a D.*"]);
     }
 }

@@ -12,12 +12,18 @@ use crate::images::TransferProgress;
 #[derive(Debug, Clone)]
 pub struct DirectoryContext {
     path: PathBuf,
+    plain: bool,
 }
 
 impl DirectoryContext {
     /// The directory at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), plain: false }
+    }
+
+    /// The same; ignore files in it are files like any other.
+    pub fn plain(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), plain: true }
     }
 }
 
@@ -29,5 +35,9 @@ impl Context for DirectoryContext {
         let root = fs::open(&path, flags, Mode::empty()).map_err(|errno| error(errno.into()))?;
         let identity = Some(format!("directory:{}", path.display()));
         Ok(ContextTree { root, identity, keep: None })
+    }
+
+    fn has_ignore_file(&self) -> bool {
+        !self.plain
     }
 }

@@ -89,6 +89,11 @@ pub trait Context: Debug + Send + Sync {
         cancel: &Cancel,
     ) -> Result<ContextTree, ContextError>;
 
+    /// Whether an ignore file in it keeps files out.
+    fn has_ignore_file(&self) -> bool {
+        true
+    }
+
     /// Shown in `[internal] load NAME`.
     fn name(&self) -> String {
         "build context".to_owned()

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use dory_store::Node;
 use dory_types::{Digest, Timestamp};
@@ -18,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 const BUFFER: usize = 256 << 10;
 /// Nanoseconds that a file must have been left alone to be remembered: some times of the kernel's clock (CONFIG_HZ=100).
 const SETTLED: i64 = 50_000_000;
+/// Bytes from which on it is worth to wait until a file is settled: to read it once more takes longer.
+const WORTH_WAITING: i64 = 32 << 20;
 /// The beginning of the file, with its version.
 const MAGIC: &[u8; 8] = b"dorydig1";
 /// Bytes of one entry: five numbers and a digest.
@@ -91,10 +94,14 @@ impl FileDigests {
         {
             return Ok(*digest);
         }
-        let before = Timestamp::now();
+        let changed = version[1].max(version[2]);
+        let left = (changed + SETTLED + 1).saturating_sub(now());
+        if stat.st_size >= WORTH_WAITING && (1..=SETTLED).contains(&left) {
+            std::thread::sleep(Duration::from_nanos(left.unsigned_abs()));
+        }
+        let before = now();
         let digest = self.read_content(node)?;
-        let now = before.unix_seconds() * 1_000_000_000 + i64::from(before.subsecond_nanoseconds());
-        if version[1].max(version[2]) + SETTLED < now {
+        if changed + SETTLED < before {
             self.known.insert(key, (version, digest));
             self.changed = true;
         }
@@ -117,6 +124,12 @@ impl FileDigests {
         }
         Ok(hasher.finalize().into())
     }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> i64 {
+    let now = Timestamp::now();
+    now.unix_seconds() * 1_000_000_000 + i64::from(now.subsecond_nanoseconds())
 }
 
 fn identity(stat: &Stat) -> ((u64, u64), Version) {

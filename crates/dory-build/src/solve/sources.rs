@@ -175,18 +175,26 @@ impl<'a> Sources<'a> {
             let progress =
                 |id: &str, current, total, done| self.teller.status(vertex, id, current, total, done);
             let tree = context.open(&Need::default(), &progress, self.cancel)?;
-            self.opened(tree, name == "build context")
+            self.opened(tree, name == "build context", context.has_ignore_file())
         })
     }
 
-    fn opened(&self, tree: ContextTree, has_dockerfile: bool) -> Result<Arc<OpenContext>, StepError> {
+    fn opened(
+        &self,
+        tree: ContextTree,
+        has_dockerfile: bool,
+        has_ignore_file: bool,
+    ) -> Result<Arc<OpenContext>, StepError> {
         let failed = |error: &dyn std::error::Error| StepError::Copy {
             path: "the build context".to_owned(),
             message: with_causes(error),
         };
         let root: OwnedFd = tree.root.try_clone().map_err(|error| failed(&error))?;
         let view = View::of_directory(root).map_err(|error| failed(&error))?;
-        let ignore = self.ignore_file(&view, has_dockerfile)?;
+        let ignore = match has_ignore_file {
+            true => self.ignore_file(&view, has_dockerfile)?,
+            false => None,
+        };
         let remembered = tree.identity.as_ref().map(|identity| Digest::of(identity.as_bytes()).hex());
         let digests = match &remembered {
             Some(name) => FileDigests::read(&self.files()?, name),

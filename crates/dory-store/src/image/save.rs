@@ -124,6 +124,22 @@ impl Store {
         self.plan_save(names)?.write(sink)
     }
 
+    /// The digest of the manifest under which an archive has `image`.
+    ///
+    /// # Errors
+    /// [`StoreError::Resolve`], and [`StoreError::MissingLayer`] where the store is damaged.
+    pub fn manifest_digest(self: &Arc<Self>, image: &ImageId) -> Result<Digest, StoreError> {
+        let config = Descriptor::of(CONFIG, &self.config_bytes(image)?);
+        let layers = self.lease_layers(image)?.iter().map(|lease| self.layer_descriptor(lease)).collect();
+        let manifest = Manifest { schema_version: 2, media_type: MANIFEST, config, layers };
+        Ok(Digest::of(&json(&manifest)?))
+    }
+
+    fn layer_descriptor(&self, lease: &LayerLease) -> Descriptor {
+        let digest = lease.diff_id();
+        Descriptor::new(LAYER, digest, self.layer(&digest).unwrap_or_default().archive_size)
+    }
+
     /// Finds what `names` mean, and holds it until the plan is written.
     ///
     /// # Errors
@@ -256,14 +272,14 @@ impl Writer<'_> {
 
     /// Writes a layer, unless another image brought it.
     fn layer(&mut self, lease: &LayerLease, created: i64) -> Result<Descriptor, StoreError> {
-        let digest = lease.diff_id();
-        let size = self.store.layer(&digest).unwrap_or_default().archive_size;
+        let descriptor = self.store.layer_descriptor(lease);
+        let Descriptor { digest, size, .. } = descriptor;
         if self.written.insert(digest) {
             self.header(&member(&digest), size, created)?;
             self.store.export(&digest, self.sink)?;
             self.padding(size)?;
         }
-        Ok(Descriptor::new(LAYER, digest, size))
+        Ok(descriptor)
     }
 
     /// Writes a small blob.

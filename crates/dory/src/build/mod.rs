@@ -16,7 +16,8 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use dory_build::context::{ArchiveContext, Context as BuildContext, DirectoryContext};
 use dory_build::{
-    BuildError, Cancel, DockerfileSource, Outcome, Progress, RemoteContext, Request, Secrets, StepError,
+    BuildError, Cancel, DockerfileSource, Images, Outcome, Progress, RemoteContext, Request, Secrets,
+    StepError,
 };
 use dory_engine::{CredentialSource, Credentials, Engine, EngineConfig};
 use dory_registry::DockerConfig;
@@ -109,10 +110,30 @@ fn engine_config(data_root: Option<&Path>) -> Result<EngineConfig> {
 ///
 /// # Errors
 /// What failed, in the words for people; where it failed has been shown on standard error.
-pub fn build(engine: &Engine, mut request: Request, progress: &Arc<dyn Progress>) -> Result<Outcome> {
+pub fn build(engine: &Engine, request: Request, progress: &Arc<dyn Progress>) -> Result<Outcome> {
+    solve(engine, request, progress)?.map_err(|error| explain(&error))
+}
+
+/// Finds and pushes images with the credentials that `login` left.
+///
+/// # Errors
+/// Docker's configuration cannot be read.
+pub fn images(engine: &Engine) -> Result<Arc<dyn Images>> {
+    let login = DockerConfig::load(&DockerConfig::default_path())?;
+    Ok(engine.build_images(Arc::new(Login(login))))
+}
+
+/// As [`build`]; what the build itself failed with is for the caller to tell.
+///
+/// # Errors
+/// What keeps the build from beginning.
+pub fn solve(
+    engine: &Engine,
+    mut request: Request,
+    progress: &Arc<dyn Progress>,
+) -> Result<Result<Outcome, BuildError>> {
     if request.images.is_none() {
-        let login = DockerConfig::load(&DockerConfig::default_path())?;
-        request.images = Some(engine.build_images(Arc::new(Login(login))));
+        request.images = Some(images(engine)?);
     }
     let cancel = Cancel::new();
     let interrupted = cancel.clone();
@@ -127,7 +148,7 @@ pub fn build(engine: &Engine, mut request: Request, progress: &Arc<dyn Progress>
     });
     let built = engine.builder().build(&request, progress, &cancel);
     watch.abort();
-    built.map_err(|error| explain(&error))
+    Ok(built)
 }
 
 /// Tells programs what was built.

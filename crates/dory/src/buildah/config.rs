@@ -175,7 +175,8 @@ fn variable(env: &mut Vec<String>, change: &str) -> Result<()> {
         (None, Some("")) => env.clear(),
         (None, Some(name)) => drop_variable(env, name),
         (None, None) => {
-            let value = std::env::var(change).with_context(|| format!("the variable `{change}` has no value"))?;
+            let value =
+                std::env::var(change).with_context(|| format!("the variable `{change}` has no value"))?;
             drop_variable(env, change);
             env.push(format!("{change}={value}"));
         }
@@ -217,14 +218,23 @@ mod tests {
         let mut image = ImageConfig::default();
         image.config.env = vec!["PATH=/bin".to_owned(), "OLD=1".to_owned()];
         image.config.cmd = Some(vec!["sh".to_owned()]);
-        apply(&mut image, &["--entrypoint", "[\"a\", \"b\"]", "-e", "NEW=x y", "-e", "OLD-", "-e", "PATH=/usr/bin"]).unwrap();
-        apply(&mut image, &["-l", "k=v", "-p", "80", "-p", "53/udp", "-v", "/data", "-u", "7:8", "--author", "me"]).unwrap();
+        apply(
+            &mut image,
+            &["--entrypoint", "[\"a\", \"b\"]", "-e", "NEW=x y", "-e", "OLD-", "-e", "PATH=/usr/bin"],
+        )
+        .unwrap();
+        apply(
+            &mut image,
+            &["-l", "k=v", "-p", "80", "-p", "53/udp", "-v", "/data", "-u", "7:8", "--author", "me"],
+        )
+        .unwrap();
         assert_eq!(image.config.entrypoint.as_deref(), Some(&["a".to_owned(), "b".to_owned()][..]));
         assert_eq!(image.config.cmd, None);
         assert_eq!(image.config.env, ["PATH=/usr/bin", "NEW=x y"]);
         assert_eq!(image.config.exposed_ports.keys().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
         assert_eq!((image.config.labels["k"].as_str(), image.author.as_str()), ("v", "me"));
-        apply(&mut image, &["-l", "k-", "-p", "-", "--cmd", "run 'two words' \"\"", "--entrypoint", "x y"]).unwrap();
+        apply(&mut image, &["-l", "k-", "-p", "-", "--cmd", "run 'two words' \"\"", "--entrypoint", "x y"])
+            .unwrap();
         assert!(image.config.labels.is_empty() && image.config.exposed_ports.is_empty());
         assert_eq!(image.config.cmd.as_deref().unwrap(), ["run", "two words", ""]);
         assert_eq!(image.config.entrypoint.as_deref().unwrap(), ["/bin/sh", "-c", "x y"]);

@@ -147,7 +147,8 @@ mod tests {
             ("*.txt", "", "*.txt"),
         ] {
             let (found, name) = place(Some(root), source).unwrap();
-            let expected = if directory.is_empty() { folder.path().to_owned() } else { folder.path().join(directory) };
+            let expected =
+                if directory.is_empty() { folder.path().to_owned() } else { folder.path().join(directory) };
             assert_eq!((found, name.as_str()), (expected, path), "{source}");
         }
     }

@@ -44,7 +44,7 @@ enum Verb {
     /// As `copy`; archives are unpacked, and addresses fetched.
     Add(files::CopyFlags),
     /// Change what the image says about itself.
-    Config(ConfigFlags),
+    Config(Box<ConfigFlags>),
     /// Mount a working container's files, and print where; without a name, list what is mounted.
     Mount { containers: Vec<String> },
     /// Take a mount away; what was changed there is the container's.

@@ -92,7 +92,8 @@ pub(super) fn run(engine: &Engine, shelf: &Shelf, flags: &RunFlags) -> Result<u8
         },
         ..Request::default()
     };
-    let said = format!("buildah run {}", command.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(" "));
+    let said =
+        format!("buildah run {}", command.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(" "));
     match step(engine, shelf, &mut working, &lines, request, &said)? {
         Stepped::Done => Ok(0),
         Stepped::Exited(code) => {
@@ -122,10 +123,8 @@ pub(super) fn step(
 ) -> Result<Stepped> {
     mounted::take_over(shelf, working)?;
     let content = format!("FROM {}\n{lines}\n", working.image).into_bytes();
-    let request = Request {
-        dockerfile: DockerfileSource::Inline { name: "buildah".to_owned(), content },
-        ..request
-    };
+    let request =
+        Request { dockerfile: DockerfileSource::Inline { name: "buildah".to_owned(), content }, ..request };
     let progress: Arc<dyn Progress> = Arc::new(Output);
     let outcome = match build::solve(engine, request, &progress)? {
         Ok(outcome) => outcome,

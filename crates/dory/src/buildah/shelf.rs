@@ -51,7 +51,8 @@ pub(super) fn from(engine: &Engine, shelf: &Shelf, flags: &FromFlags) -> Result<
         Some(text) => text.parse().with_context(|| format!("`{text}` is no platform"))?,
         None => Platform::current(),
     };
-    let always = flags.pull_always || matches!(flags.pull.as_deref(), Some("always" | "true" | "newer" | "ifnewer"));
+    let always =
+        flags.pull_always || matches!(flags.pull.as_deref(), Some("always" | "true" | "newer" | "ifnewer"));
     let working = if flags.image == SCRATCH {
         let config = ImageConfig {
             architecture: platform.architecture.clone(),
@@ -78,8 +79,14 @@ pub(super) fn from(engine: &Engine, shelf: &Shelf, flags: &FromFlags) -> Result<
 fn named(image: &str) -> Result<&str> {
     let name = image.strip_prefix("docker://").unwrap_or(image);
     match name.split_once(':') {
-        Some((transport @ ("docker-archive" | "oci-archive" | "oci" | "dir" | "containers-storage" | "docker-daemon"), _)) => {
-            bail!("images at `{transport}:` are not read: load the archive with `dory load`, or push it to a registry")
+        Some((
+            transport @ ("docker-archive" | "oci-archive" | "oci" | "dir" | "containers-storage"
+            | "docker-daemon"),
+            _,
+        )) => {
+            bail!(
+                "images at `{transport}:` are not read: load the archive with `dory load`, or push it to a registry"
+            )
         }
         _ => Ok(name),
     }
@@ -140,7 +147,8 @@ pub(super) fn commit(engine: &Engine, shelf: &Shelf, flags: &CommitFlags) -> Res
     let names: Vec<ImageReference> = name.map(reference).transpose()?.into_iter().collect();
     let bytes = serde_json::to_vec(&config)?;
     let layers = shelf.layers(&working)?;
-    let image = shelf.store().add_image(NewImage { config: &bytes, layers, references: &names, parent: None })?;
+    let image =
+        shelf.store().add_image(NewImage { config: &bytes, layers, references: &names, parent: None })?;
     if pushed.is_some() {
         names.iter().try_for_each(|name| push_name(engine, name).map(drop))?;
     }
@@ -185,7 +193,8 @@ fn short(id: &str) -> &str {
 fn table(heading: &[&str], rows: &[Vec<String>], flags: &ListFlags) {
     let heading: Vec<String> = heading.iter().map(|title| (*title).to_owned()).collect();
     let shown = (!flags.noheading).then_some(&heading).into_iter().chain(rows);
-    let width = |column: usize| shown.clone().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let width =
+        |column: usize| shown.clone().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..heading.len()).map(width).collect();
     for row in shown {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
@@ -233,7 +242,9 @@ pub(super) fn containers(shelf: &Shelf, flags: &ListFlags) -> Result<()> {
 pub(super) fn images(shelf: &Shelf, flags: &ListFlags) -> Result<()> {
     let working = shelf.all()?;
     let mut images = shelf.store().images()?;
-    images.retain(|image| !image.references.is_empty() || working.iter().all(|working| working.image != image.id));
+    images.retain(|image| {
+        !image.references.is_empty() || working.iter().all(|working| working.image != image.id)
+    });
     if flags.json {
         let entry = |image: &Image| {
             json!({
@@ -356,15 +367,23 @@ pub(super) fn inspect(shelf: &Shelf, kind: &str, name: &str) -> Result<()> {
         "container" => {
             let working = shelf.find(name)?;
             let config = shelf.config(&working)?;
-            (json!({
-                "Container": working.name, "ContainerID": working.id,
-                "FromImage": working.base, "FromImageID": working.base_id,
-            }), config, working.image)
+            (
+                json!({
+                    "Container": working.name, "ContainerID": working.id,
+                    "FromImage": working.base, "FromImageID": working.base_id,
+                }),
+                config,
+                working.image,
+            )
         }
         "image" => {
             let image = shelf.store().image(name)?;
             let names: Vec<_> = image.references.iter().map(ToString::to_string).collect();
-            (json!({ "FromImage": names.first(), "FromImageID": image.id, "Names": names }), (*image.config).clone(), image.id)
+            (
+                json!({ "FromImage": names.first(), "FromImageID": image.id, "Names": names }),
+                (*image.config).clone(),
+                image.id,
+            )
         }
         other => bail!("--type {other}: `container` or `image`"),
     };

@@ -51,8 +51,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("note: {note}");
     }
     let adjust = |config: &mut dory_engine::EngineConfig| plan::configure(arguments, &mut config.registries);
-    let outcome = build::with_engine(None, adjust, |engine| solve(engine, &mut plan))?;
-    write_digests(&plan, &outcome)
+    let data_root = arguments.value("kaniko-dir").map(Path::new);
+    build::with_engine(data_root, adjust, |engine| {
+        let outcome = solve(engine, &mut plan)?;
+        write_digests(engine, &plan, &outcome)
+    })
 }
 
 fn solve(engine: &Engine, plan: &mut Plan) -> Result<Outcome> {
@@ -76,7 +79,7 @@ fn context(engine: &Engine, plan: &Plan) -> Result<Arc<dyn BuildContext>> {
             Arc::new(ArchiveContext::new(store(), Box::new(file)))
         }
         (Location::StandardInput, None) => Arc::new(ArchiveContext::new(store(), Box::new(io::stdin()))),
-        (Location::Git(address), None) => bail!("a context from git (`{address}`) is not supported yet"),
+        (Location::Git(address), None) => engine.builder().remote_context(address, None),
     })
 }
 
@@ -92,10 +95,12 @@ fn dockerfile(path: &str) -> Result<DockerfileSource> {
 }
 
 fn outputs(plan: &Plan) -> Vec<Output> {
-    let image = plan.push.then(|| Output::Image {
+    // What is not pushed is kept where its digest is asked for.
+    let image = (plan.push || !plan.digest_files.is_empty()).then(|| Output::Image {
         names: plan.destinations.clone(),
-        push: true,
-        insecure: plan.insecure,
+        push: plan.push,
+        // The registries of destinations are told to the engine.
+        insecure: false,
     });
     let archive = plan.archive.as_ref().map(|path| Output::Archive {
         names: plan.destinations.clone(),
@@ -114,10 +119,17 @@ impl Sink for Archive {
     }
 }
 
-fn write_digests(plan: &Plan, outcome: &Outcome) -> Result<()> {
+fn write_digests(engine: &Engine, plan: &Plan, outcome: &Outcome) -> Result<()> {
+    if plan.digest_files.is_empty() {
+        return Ok(());
+    }
+    let digest = match (&outcome.digest, outcome.results.last()) {
+        (Some(digest), _) => *digest,
+        (None, Some(result)) => engine.builder().store().manifest_digest(&result.id)?,
+        (None, None) => bail!("the build has no result"),
+    };
     for (file, path) in &plan.digest_files {
-        let digest = outcome.digest.as_ref().context("only what is pushed or archived has a digest")?;
-        std::fs::write(path, plan.digest_text(*file, digest))
+        std::fs::write(path, plan.digest_text(*file, &digest))
             .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     Ok(())

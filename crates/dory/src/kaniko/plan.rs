@@ -39,8 +39,6 @@ pub(super) struct Plan {
     pub(super) destinations: Vec<ImageReference>,
     /// They are pushed.
     pub(super) push: bool,
-    /// Registries of destinations may speak plain HTTP, or have any certificate.
-    pub(super) insecure: bool,
     /// An archive to write.
     pub(super) archive: Option<PathBuf>,
     /// Files about the image.
@@ -74,7 +72,6 @@ impl Plan {
             dockerfile: arguments.value("dockerfile").unwrap_or("Dockerfile").to_owned(),
             destinations,
             push,
-            insecure: arguments.on("insecure") || arguments.on("skip-tls-verify"),
             archive,
             digest_files: digest_files(arguments),
             notes,
@@ -163,6 +160,12 @@ pub(super) fn configure(arguments: &Arguments, config: &mut RegistryConfig) -> R
     for flag in ["insecure-registry", "skip-tls-verify-registry"] {
         config.insecure_registries.extend(arguments.list(flag).into_iter().map(str::to_owned));
     }
+    if arguments.on("insecure") || arguments.on("skip-tls-verify") {
+        // Those of destinations may speak plain HTTP, or have any certificate.
+        let names =
+            arguments.list("destination").into_iter().filter_map(|name| name.parse::<ImageReference>().ok());
+        config.insecure_registries.extend(names.map(|name| name.repository().domain().to_owned()));
+    }
     config.registry_mirrors.extend(arguments.list("registry-mirror").into_iter().map(address));
     for text in arguments.list("registry-map") {
         let (host, mirror) = pair("registry-map", text)?;
@@ -212,9 +215,7 @@ mod tests {
         assert_eq!(plan.context, Location::Directory("/builds/project".into()));
         assert_eq!(plan.dockerfile, "/builds/project/Dockerfile");
         assert_eq!(plan.destinations.len(), 2);
-        assert!(
-            plan.push && plan.insecure && plan.request.squash && plan.request.source_date_epoch.is_some()
-        );
+        assert!(plan.push && plan.request.squash && plan.request.source_date_epoch.is_some());
         let given: Vec<_> = plan.request.build_args.into_iter().collect();
         let expected = [("A", Some("b=c")), ("SET", Some("outside")), ("UNSET", None)]
             .map(|(name, value): (&str, Option<&str>)| (name.to_owned(), value.map(str::to_owned)));
