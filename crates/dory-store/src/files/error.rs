@@ -64,6 +64,12 @@ pub enum FileError {
         /// Where.
         path: String,
     },
+    /// What would be replaced is mounted there; dockerd's message.
+    #[error("unlinkat /{path}: device or resource busy")]
+    Mounted {
+        /// Where.
+        path: String,
+    },
     /// Something else would be replaced by a directory; dockerd's message.
     #[error("cannot overwrite non-directory \"{path}\" with directory")]
     OverwritesFile {
@@ -99,7 +105,10 @@ impl FileError {
 
     /// True where the archive or the path is at fault, not the engine.
     pub fn is_callers(&self) -> bool {
-        !matches!(self, Self::Path { .. } | Self::Write(_) | Self::Tar(TarError::Read(_)))
+        !matches!(
+            self,
+            Self::Path { .. } | Self::Mounted { .. } | Self::Write(_) | Self::Tar(TarError::Read(_))
+        )
     }
 }
 

@@ -16,7 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use rustix::fs::{
-    self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Timespec, Timestamps,
+    self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, Timespec, Timestamps,
     UTIME_OMIT, Uid, XattrFlags,
 };
 use rustix::io::Errno;
@@ -34,6 +34,8 @@ use crate::tar_stream::{Entry, SparseMap, TarError, TarStream, clean_path};
 
 /// Bytes of the archive that are read at once.
 const BUFFER: usize = 128 << 10;
+/// How deep below a directory that is to be replaced mounts are looked for.
+const MOUNT_DEPTH: usize = 256;
 /// Zeros that fill a block of this length become a hole.
 const HOLE: usize = 4096;
 static ZEROS: [u8; HOLE] = [0; HOLE];
@@ -319,13 +321,23 @@ impl Unpacker<'_> {
         if self.options.keep_kinds && kind_of(parent, name).map_err(failed)? == Some(FileType::Directory) {
             return Err(FileError::OverwritesDirectory { path: text(&self.full(&entry.path)) });
         }
-        self.remove(parent, name).map_err(|errno| FileError::at("unlinkat", &entry.path, errno))?;
+        self.remove(parent, name).map_err(|errno| match errno {
+            Errno::BUSY => FileError::Mounted { path: text(&self.full(&entry.path)) },
+            errno => FileError::at("unlinkat", &entry.path, errno),
+        })?;
         make().map_err(failed)
     }
 
+    /// As dockerd, this replaces nothing that is mounted in the container, such as `/etc/hosts`. The kernel would: what is
+    /// a mount point in another namespace only can be removed, and the mount is then gone there (rename(2), Linux 3.15).
     fn remove(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
         self.open.clear();
-        directory::remove(parent.as_fd(), name)
+        match has_mount(parent.as_fd(), name, MOUNT_DEPTH) {
+            Ok(true) => Err(Errno::BUSY),
+            Err(Errno::NOENT) => Ok(()),
+            Ok(false) => directory::remove(parent.as_fd(), name),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// The entry's owner, or the one that everything gets, outside.
@@ -407,6 +419,30 @@ fn chmod_node(parent: &OwnedFd, name: &[u8], mode: u32) -> Result<(), Errno> {
         return Ok(());
     }
     fs::chmod(super::tree::proc_path(fd.as_fd()), Mode::from_raw_mode(mode))
+}
+
+/// True where something is mounted on what has the name, or below it down to `depth` directories.
+fn has_mount(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<bool, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let found = fs::statx(parent, name, flags, StatxFlags::TYPE)?;
+    if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(true);
+    }
+    if FileType::from_raw_mode(found.stx_mode.into()) != FileType::Directory {
+        return Ok(false);
+    }
+    // Nobody mounts so deep, and a container must not make us open descriptors without end.
+    let depth = depth.checked_sub(1).ok_or(Errno::NAMETOOLONG)?;
+    let directory = directory::open_child(parent, name)?;
+    for (name, _) in directory::names(&directory)? {
+        match has_mount(directory.as_fd(), &name, depth) {
+            Ok(false) => {}
+            // What has gone meanwhile has no mount.
+            Err(errno) if is_gone(errno) => {}
+            other => return other,
+        }
+    }
+    Ok(false)
 }
 
 /// What has the name; `None` where nothing has any more.
