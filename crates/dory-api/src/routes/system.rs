@@ -27,10 +27,11 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/system/df", get(disk_usage))
 }
 
-/// Says what clients negotiate with. `Builder-Version: 1` lets them build by the classic builder unless they prefer BuildKit.
+/// Says what clients negotiate with. `Builder-Version: 2` lets them build by BuildKit's protocol unless they prefer the classic one, as
+/// dockerd does since version 23.
 async fn ping() -> impl IntoResponse {
     let headers = [
-        ("builder-version", "1"),
+        ("builder-version", "2"),
         ("swarm", "inactive"),
         (CACHE_CONTROL.as_str(), "no-cache, no-store, must-revalidate"),
         (PRAGMA.as_str(), "no-cache"),

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     /// Its text.
     pub(crate) source: Arc<str>,
     pub(crate) file: Dockerfile,
+    /// Names in lower case that mean a named context and no stage, whatever the file says.
+    overridden: BTreeSet<String>,
     /// What each stage begins from.
     pub(crate) bases: Vec<Base>,
     /// The platform that each stage says, expanded.
@@ -60,6 +62,7 @@ impl Plan {
             name: name.to_owned(),
             source,
             file,
+            overridden: request.named_contexts.keys().map(|name| name.to_lowercase()).collect(),
             bases: Vec::new(),
             platforms: Vec::new(),
             globals,
@@ -76,6 +79,11 @@ impl Plan {
         };
         plan.need(plan.target, &mut Vec::new())?;
         Ok(plan)
+    }
+
+    /// The stage that `name` means, among those before `before` (`None`: all).
+    pub(crate) fn stage(&self, name: &str, before: Option<usize>) -> Option<usize> {
+        self.file.stage(name, before).filter(|_| !self.overridden.contains(&name.to_lowercase()))
     }
 
     /// A step's failure with its place.
@@ -123,7 +131,7 @@ impl Plan {
                 return Err(self.failed(&stage.text, stage.lines, StepError::Invalid(message)));
             }
             let platform = stage.value.platform.as_deref().map(expand).transpose()?;
-            let base = match self.file.stage(&base, Some(index)).filter(|_| base.parse::<usize>().is_err()) {
+            let base = match self.stage(&base, Some(index)).filter(|_| base.parse::<usize>().is_err()) {
                 Some(stage) => Base::Stage(stage),
                 None if base == "scratch" => Base::Scratch,
                 None => Base::Name(base),
@@ -148,7 +156,7 @@ impl Plan {
 
     /// The stages that an instruction takes files from.
     fn sources_of(&self, instruction: &Instruction) -> Vec<usize> {
-        let stage = |name: &String| self.file.stage(name, None);
+        let stage = |name: &String| self.stage(name, None);
         match instruction {
             Instruction::Copy(copy) => copy.from.iter().filter_map(stage).collect(),
             Instruction::Run(run) => {
@@ -212,6 +220,16 @@ mod tests {
             assert_eq!(plan.bases[2], Base::Stage(0));
         }
         assert!(matches!(plan(source, Some("four")), Err(BuildError::Target(_))));
+    }
+
+    #[test]
+    fn named_contexts_take_the_place_of_stages() {
+        let named = [("one".to_owned(), crate::request::NamedContext::Image("x".to_owned()))];
+        let request = Request { named_contexts: named.into(), ..Request::default() };
+        let source = b"FROM a AS One\nFROM one AS two\nCOPY --from=ONE /x /\n";
+        let plan = Plan::new("Dockerfile", source, &request, Scope::default()).unwrap();
+        assert_eq!(plan.bases[1], Base::Name("one".to_owned()));
+        assert_eq!(plan.needed.iter().copied().collect::<Vec<_>>(), [1]);
     }
 
     #[test]

@@ -508,7 +508,7 @@ impl Stage<'_, '_> {
                 Some(_) => Ok(Some(solver.sources.main()?)),
             };
         };
-        if let Some(index) = solver.plan.file.stage(from, None) {
+        if let Some(index) = solver.plan.stage(from, None) {
             if !solver.plan.inputs(self.index).contains(&index) {
                 // Nobody has begun it: only names as they are written say which stages are needed, before any has values.
                 return Err(StepError::Unsupported(format!(

@@ -3,11 +3,12 @@
 //! One process does everything: the solver, the commands of `RUN` (each below a shim that dies with this process), pulls and
 //! pushes. What stays is the cache, in a data-root of its own; networks and control groups go at the end.
 
+mod agents;
 mod display;
 mod options;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,8 +24,9 @@ use dory_engine::{CredentialSource, Credentials, Engine, EngineConfig};
 use dory_registry::DockerConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
+use agents::AgentPlaces;
 pub use display::Plain;
-use display::RawJson;
+use display::{Bars, RawJson};
 use options::{Options, ProgressWord};
 
 /// Threads for registries; builds have threads of their own.
@@ -43,10 +45,15 @@ pub fn main(words: &[OsString]) -> ExitCode {
             let request = request(engine, &options)?;
             let progress: Arc<dyn Progress> = match (options.quiet, options.progress) {
                 (true, _) | (_, ProgressWord::Quiet) => Arc::new(dory_build::Quiet),
+                (false, ProgressWord::Tty) => Arc::new(Bars::default()),
+                (false, ProgressWord::Auto) if io::stderr().is_terminal() => Arc::new(Bars::default()),
                 (false, ProgressWord::Auto | ProgressWord::Plain) => Arc::new(Plain::default()),
                 (false, ProgressWord::Rawjson) => Arc::new(RawJson),
             };
-            build(engine, request, &progress)
+            let built = solve(engine, request, &progress)?;
+            // What is drawn is complete before anything else is written.
+            drop(progress);
+            built.map_err(|error| explain(&error))
         },
     );
     match built.and_then(|outcome| report(&options, &outcome)) {
@@ -174,6 +181,7 @@ fn report(options: &Options, outcome: &Outcome) -> Result<()> {
 fn request(engine: &Engine, options: &Options) -> Result<Request> {
     let mut request = options.request()?;
     request.secrets = Some(Arc::new(options.secrets()?) as Arc<dyn Secrets>);
+    request.agents = Some(Arc::new(AgentPlaces::read(&options.ssh)?));
     let file = options.file.as_deref();
     request.context = Some(match options.context.as_str() {
         "-" if file == Some("-") => {

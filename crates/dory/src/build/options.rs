@@ -17,9 +17,11 @@ use dory_types::{ImageReference, Timestamp};
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum ProgressWord {
-    /// Lines.
+    /// Drawn on a terminal, lines elsewhere.
     #[default]
     Auto,
+    /// Drawn.
+    Tty,
     /// Lines.
     Plain,
     /// One JSON object for each event.
@@ -74,6 +76,9 @@ pub struct Options {
     /// A secret: `id=ID[,src=FILE]` or `id=ID,env=NAME`.
     #[arg(long = "secret", value_name = "SECRET")]
     pub secrets: Vec<String>,
+    /// An SSH agent: `default` (SSH_AUTH_SOCK) or `ID=SOCKET`.
+    #[arg(long = "ssh", value_name = "AGENT")]
+    pub ssh: Vec<String>,
     /// Where else cached results are looked for.
     #[arg(long = "cache-from", value_name = "CACHE")]
     pub cache_from: Vec<String>,

@@ -1,4 +1,6 @@
-//! Progress as lines, in the form that people know from BuildKit's plain display, and as JSON.
+//! Progress as lines, in the form that people know from BuildKit's plain display, as JSON, and drawn on a terminal.
+
+mod bars;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -7,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use dory_build::{Event, Progress, Vertex};
 use dory_types::{Digest, Timestamp};
 use serde_json::json;
+
+pub use bars::Bars;
 
 /// Lines on standard error: `#3 [2/5] RUN make`, `#3 0.512 gcc ...`, `#3 DONE 1.2s`.
 #[derive(Debug, Default)]
