@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 
 use archives::{Layer, docker_archive, docker_archive_of, gzip, store, tree, zstd};
 use dory_store::{Store, StoreError};
+use dory_types::{Digest, with_causes};
 
 /// Loads `archive`.
 fn load(store: &Arc<Store>, archive: &[u8]) -> Result<Vec<dory_store::LoadedImage>, StoreError> {
@@ -136,6 +137,25 @@ fn privileged_oci_layouts_with_compressed_layers() {
     let other = Layer::new().file("a", b"2").tar();
     let lying = archives::oci_archive("oci:2", &[(other, gzip(&tar))]);
     assert!(load(&store, &lying).unwrap_err().to_string().starts_with("invalid diffID"));
+    store.wait_until_removed();
+    assert_eq!(tree(&directory.path().join("data")), before);
+}
+
+#[test]
+fn privileged_a_hundred_thousand_layers_are_refused() {
+    let (directory, store) = store();
+    let before = tree(&directory.path().join("data"));
+    // All of them the same, so that the archive is small.
+    let layer = Layer::new().file("a", b"1").tar();
+    let config = archives::config(&vec![Digest::of(&layer); 100_000]);
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": ["many:1"], "Layers": vec!["layer.tar"; 100_000]}]);
+    let archive = Layer::new()
+        .file("layer.tar", &layer)
+        .file("config.json", &config)
+        .file("manifest.json", manifest.to_string().as_bytes())
+        .tar();
+    let error = with_causes(&load(&store, &archive).unwrap_err());
+    assert!(error.contains("100000 layers"), "{error}");
     store.wait_until_removed();
     assert_eq!(tree(&directory.path().join("data")), before);
 }

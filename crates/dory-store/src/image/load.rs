@@ -319,7 +319,7 @@ impl ArchiveReader<'_> {
         let spool = Arc::new(Spool::new(self.store.temporary()).map_err(ArchiveError::Read)?);
         self.layers += 1;
         if self.layers > LAYERS_MAX {
-            return Err(ArchiveError::TooLarge.into());
+            return Err(ArchiveError::TooManyMembers(LAYERS_MAX).into());
         }
         // Waits while all threads are busy: they work on members that are complete.
         if self.jobs.send(Job { name: name.to_owned(), spool: Arc::clone(&spool) }).is_err() {
