@@ -84,6 +84,8 @@ pub struct Engine {
     pub host: NetworkNamespace,
     /// The network beyond.
     pub outside: NetworkNamespace,
+    /// Options beside those that say where it lives.
+    pub options: Vec<String>,
     binary: PathBuf,
     process: Option<Child>,
     web: Option<Child>,
@@ -114,6 +116,7 @@ impl Engine {
             folder: folder.to_owned(),
             host,
             outside,
+            options: Vec::new(),
             binary: binary.to_owned(),
             process: None,
             web: Some(web),
@@ -174,7 +177,8 @@ impl Engine {
         let shared = ["--data-root", &format!("{folder}/data"), "--exec-root", &format!("{folder}/exec")];
         let socket = ["-H".to_owned(), format!("unix://{}", self.socket.display())];
         let parent = ["--cgroup-parent".to_owned(), self.cgroup_parent()];
-        own.into_iter().chain(socket).chain(shared.map(str::to_owned)).chain(parent).collect()
+        let options = self.options.iter().cloned();
+        own.into_iter().chain(socket).chain(shared.map(str::to_owned)).chain(parent).chain(options).collect()
     }
 
     /// A name for the engine's control groups that no other engine on the machine has.

@@ -46,7 +46,7 @@ pub struct ImagesArguments {
     #[arg(long)]
     without: Vec<String>,
     /// Measure only these.
-    #[arg(value_parser = ["load", "save", "push", "pull"])]
+    #[arg(value_parser = ["load", "save", "push", "nested", "pull"])]
     steps: Vec<String>,
 }
 
@@ -90,6 +90,9 @@ pub fn run(arguments: &ImagesArguments) -> Result<()> {
         {
             if !arguments.without.iter().any(|name| name == kind.name()) {
                 let mut engine = Engine::prepare(kind, binary, &arguments.work.join(kind.name()))?;
+                if kind == EngineKind::Dory {
+                    engine.options.push("--share-store".to_owned());
+                }
                 engine.start()?;
                 of_engine(arguments, &engine, &material)?;
                 engine.stop(Signal::TERM)?;
@@ -127,13 +130,16 @@ fn of_engine(arguments: &ImagesArguments, engine: &Engine, material: &Material) 
         }
         Ok(())
     };
-    if ["load", "save", "push"].iter().any(|step| wanted(arguments, step)) {
+    if ["load", "save", "push", "nested"].iter().any(|step| wanted(arguments, step)) {
         let archive = material.archive.display().to_string();
         let load = ["load", "--quiet", "--input", &archive];
         if wanted(arguments, "load") {
             measured("load", &load)?
         } else {
             docker(&load)?
+        }
+        if wanted(arguments, "nested") && engine.kind == EngineKind::Dory {
+            nested(arguments, engine)?;
         }
         let saved = arguments.work.join("saved.tar");
         measured("save", &["save", "--output", &saved.display().to_string(), NAME])?;
@@ -157,6 +163,43 @@ fn of_engine(arguments: &ImagesArguments, engine: &Engine, material: &Material) 
         measured("pull", &["pull", "--quiet", &name])?;
         docker(&["rmi", &name])?;
     }
+    Ok(())
+}
+
+/// From the start of an engine in a container, which has this one's store below its own, to the end of a container of the
+/// large image there; and what the disk has more of then.
+fn nested(arguments: &ImagesArguments, engine: &Engine) -> Result<()> {
+    let docker = |words: &[&str]| super::docker_command(&arguments.tools.join("new/docker"), engine, words);
+    let images = arguments.work.join("nested-images");
+    crate::images::make_all(&images, Some(&arguments.dory))?;
+    docker(&["load", "--quiet", "--input", &images.join("dory.tar").display().to_string()])?;
+    let began = Instant::now();
+    docker(&[
+        "run",
+        "-d",
+        "--privileged",
+        "--name",
+        "nested",
+        "-v",
+        "nested:/var/lib/dory",
+        "dory",
+        "serve",
+    ])?;
+    let inner = |words: &[&str]| docker(&[&["exec", "nested", "dory"], words].concat());
+    while let Err(error) = inner(&["version"]) {
+        ensure!(began.elapsed() < Duration::from_secs(30), "the engine in the container: {error:#}");
+    }
+    // The image has data alone.
+    let program = ["-v", "/usr/local/bin/dory:/bin/dory:ro", NAME, "/bin/dory", "--version"];
+    inner(&[&["run", "--rm", "--network", "none"], program.as_slice()].concat())?;
+    let wall = began.elapsed().as_secs_f64();
+    let volume = engine.folder.join("data/volumes/nested");
+    let used = Command::new("du").arg("-sk").arg(volume).output()?.stdout;
+    let used = String::from_utf8_lossy(&used).split_whitespace().next().unwrap_or_default().to_owned();
+    println!("{:8}{:12}{wall:>10.2}{:>14} (the disk has {used} KiB more)", "nested", engine.kind.name(), "");
+    docker(&["rm", "--force", "--volumes", "nested"])?;
+    docker(&["volume", "rm", "nested"])?;
+    docker(&["rmi", "dory"])?;
     Ok(())
 }
 
