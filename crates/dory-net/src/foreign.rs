@@ -17,15 +17,17 @@
 //! iptables itself uses, so that `iptables -S` and dockerd go on reading the table, and carry our mark as user data.
 //!
 //! iptables of the older kind has tables of its own, which nf_tables does not show: [`crate::legacy`] puts the same rules
-//! there. Only IPv4 is looked after: dockerd leaves the policy of ip6tables alone unless it is asked to do otherwise.
+//! there. Both families have such tables: dockerd drops what is forwarded of IPv6 as well since version 27.
 
 use std::io;
 
 use crate::bridge::NetworkFact;
 use crate::legacy;
 use crate::netlink::NetlinkError;
-use crate::nftables::{self, Policy, Transaction};
+use crate::nftables::{self, Family, Policy, Table, Transaction};
 
+/// Whose packets are looked after.
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 const TABLE: &str = "filter";
 const CHAIN: &str = "FORWARD";
 /// The chain that every dockerd makes in [`TABLE`].
@@ -48,52 +50,53 @@ impl ForeignFirewall {
 
     /// Lets the bridge's packets through where a policy would drop them. Cheap where there is nothing to do.
     pub(crate) fn open(&self) -> Option<NetworkFact> {
-        let outcomes = [
-            self.open_nftables().map_err(|error| error.to_string()),
-            self.open_legacy().map_err(|error| error.to_string()),
-        ];
+        let outcomes = FAMILIES.map(|family| {
+            let nftables = self.open_nftables(family).map_err(|error| error.to_string())?;
+            Ok(nftables | self.open_legacy(family).map_err(|error| error.to_string())?)
+        });
         let drops = outcomes.contains(&Ok(true)).then(|| NetworkFact::ForwardPolicyDrop(self.bridge.clone()));
         let refused = outcomes.into_iter().find_map(Result::err);
         refused.map(NetworkFact::ForwardPolicyStays).or(drops)
     }
 
     /// The rules in the table of the older iptables; true where its policy drops.
-    fn open_legacy(&self) -> io::Result<bool> {
-        if !legacy::exists() {
+    fn open_legacy(&self, family: Family) -> io::Result<bool> {
+        if !legacy::exists(family) {
             return Ok(false);
         }
         let bridge = self.bridge.as_str();
         let mut rules = vec![legacy::Rule { input: "", output: bridge, accept: true }];
-        if legacy::has_chain(DOCKER)? {
+        if legacy::has_chain(family, DOCKER)? {
             let leave = |output| legacy::Rule { input: bridge, output, accept: false };
             rules.extend(DOCKER_BRIDGES.map(leave));
         }
         rules.push(legacy::Rule { input: bridge, output: "", accept: true });
-        legacy::open(&self.comment(), &rules)
+        legacy::open(family, &self.comment(), &rules)
     }
 
     /// The rules in the table of today's iptables; true where its policy drops.
-    fn open_nftables(&self) -> Result<bool, NetlinkError> {
-        if nftables::chain_policy(TABLE, CHAIN)? != Some(Policy::Drop) {
+    fn open_nftables(&self, family: Family) -> Result<bool, NetlinkError> {
+        let table = Table { family, name: TABLE };
+        if nftables::chain_policy(table, CHAIN)? != Some(Policy::Drop) {
             return Ok(false);
         }
         let mark = self.mark();
-        if !nftables::marked_rules(TABLE, CHAIN, &mark)?.is_empty() {
+        if !nftables::marked_rules(table, CHAIN, &mark)?.is_empty() {
             return Ok(true);
         }
         let bridge = self.bridge.as_str();
         let mut transaction = Transaction::default();
-        transaction.append_rule(TABLE, CHAIN, Some(&mark), |rule| {
+        transaction.append_rule(table, CHAIN, Some(&mark), |rule| {
             rule.output_interface_is(bridge).count().accept();
         });
-        if nftables::chain_exists(TABLE, DOCKER)? {
+        if nftables::chain_exists(table, DOCKER)? {
             for docker in DOCKER_BRIDGES {
-                transaction.append_rule(TABLE, CHAIN, Some(&mark), |rule| {
+                transaction.append_rule(table, CHAIN, Some(&mark), |rule| {
                     rule.input_interface_is(bridge).output_interface_is(docker).count().leave();
                 });
             }
         }
-        transaction.append_rule(TABLE, CHAIN, Some(&mark), |rule| {
+        transaction.append_rule(table, CHAIN, Some(&mark), |rule| {
             rule.input_interface_is(bridge).count().accept();
         });
         transaction.commit()?;
@@ -102,16 +105,19 @@ impl ForeignFirewall {
 
     /// Takes the rules back.
     pub(crate) fn close(&self) -> Result<(), NetlinkError> {
-        if legacy::exists() {
-            legacy::close(&self.comment()).map_err(|source| NetlinkError::Refused {
-                operation: "take rules out of the older iptables' table `filter`".to_owned(),
-                detail: None,
-                source,
-            })?;
-        }
         let mut transaction = Transaction::default();
-        for handle in nftables::marked_rules(TABLE, CHAIN, &self.mark())? {
-            transaction.delete_rule(TABLE, CHAIN, handle);
+        for family in FAMILIES {
+            if legacy::exists(family) {
+                legacy::close(family, &self.comment()).map_err(|source| NetlinkError::Refused {
+                    operation: "take rules out of the older iptables' table `filter`".to_owned(),
+                    detail: None,
+                    source,
+                })?;
+            }
+            let table = Table { family, name: TABLE };
+            for handle in nftables::marked_rules(table, CHAIN, &self.mark())? {
+                transaction.delete_rule(table, CHAIN, handle);
+            }
         }
         transaction.commit()
     }

@@ -1,10 +1,11 @@
 //! The filter table of the older iptables: rules appended to its chain FORWARD, and taken back.
 //!
-//! nf_tables does not show these tables; they are read and replaced as a whole (`linux/netfilter_ipv4/ip_tables.h`). A
-//! table is a row of entries; each chain of a hook ends with the entry that is its policy, before which ours are put:
+//! nf_tables does not show these tables; they are read and replaced as a whole (`linux/netfilter_ipv4/ip_tables.h`,
+//! `linux/netfilter_ipv6/ip6_tables.h`). A table is a row of entries; each chain of a hook ends with the entry that is its
+//! policy, before which ours are put:
 //!
 //! ```text
-//! entry   112 bytes   addresses, interfaces and their masks, protocol, where target and next entry are, counters
+//! entry   112 bytes   (168 of IPv6) addresses, interfaces and their masks, protocol, where target and next entry are, counters
 //! match   288 bytes   "comment": our mark, which `iptables-legacy -S` shows
 //! target   40 bytes   standard: a verdict, or how far from the table's beginning to jump
 //! ```
@@ -14,9 +15,11 @@
 use std::fs::File;
 use std::io;
 
-use dory_sys::xtables::{Counters, Layout, XtTable};
+use dory_sys::xtables::{Counters, Layout, Protocol, XtTable};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+
+use crate::nftables::Family;
 
 /// The table.
 const TABLE: &str = "filter";
@@ -25,23 +28,47 @@ const FORWARD: usize = 2;
 /// The lock that iptables takes (`iptables/xshared.h`).
 const LOCK: &str = "/run/xtables.lock";
 
-/// Size of `struct ipt_entry`.
-const ENTRY: usize = 112;
 /// Size of the comment match with its head.
 const COMMENT: usize = 288;
 /// Size of a standard target.
 const TARGET: usize = 40;
-/// Size of one of our rules.
-const RULE: usize = ENTRY + COMMENT + TARGET;
 /// Size of the head of a match or a target.
 const HEAD: usize = 32;
 
-/// Where in an entry its interfaces and their masks, and the offsets of its target and of the next entry, are.
-const INPUT: usize = 16;
-const OUTPUT: usize = 32;
+/// How far the name of the other interface, and a name's mask, are from an entry's first interface.
+const OUTPUT: usize = 16;
 const MASKS: usize = 32;
-const TARGET_OFFSET: usize = 88;
-const NEXT_OFFSET: usize = 90;
+
+/// Where things are in the entries of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Form {
+    /// The size of an entry without matches and target.
+    entry: usize,
+    /// Where the interfaces are.
+    interfaces: usize,
+    /// Where the offset of its target is; that of the next entry follows it.
+    target_offset: usize,
+}
+
+impl Form {
+    /// `struct ipt_entry` and `struct ip6t_entry`.
+    fn of(family: Family) -> Self {
+        match family {
+            Family::Ipv4 => Self { entry: 112, interfaces: 16, target_offset: 88 },
+            Family::Ipv6 => Self { entry: 168, interfaces: 64, target_offset: 140 },
+        }
+    }
+
+    /// The size of one of our rules.
+    fn rule(self) -> usize {
+        self.entry + COMMENT + TARGET
+    }
+
+    /// Where an entry's target is.
+    fn target(self, entry: &[u8]) -> Option<usize> {
+        half(entry, self.target_offset).map(usize::from)
+    }
+}
 /// Where in a standard target the verdict is.
 const VERDICT: usize = HEAD;
 
@@ -62,15 +89,18 @@ pub(crate) struct Rule<'a> {
 }
 
 /// True where iptables of the older kind has a filter table in this network namespace.
-pub(crate) fn exists() -> bool {
-    std::fs::read_to_string("/proc/thread-self/net/ip_tables_names")
-        .is_ok_and(|names| names.lines().any(|name| name == TABLE))
+pub(crate) fn exists(family: Family) -> bool {
+    let names = match family {
+        Family::Ipv4 => "/proc/thread-self/net/ip_tables_names",
+        Family::Ipv6 => "/proc/thread-self/net/ip6_tables_names",
+    };
+    std::fs::read_to_string(names).is_ok_and(|names| names.lines().any(|name| name == TABLE))
 }
 
 /// Appends `rules`, marked with `comment`, to FORWARD where its policy drops; true where it does. Rules with the mark that are
 /// there already stay.
-pub(crate) fn open(comment: &str, rules: &[Rule<'_>]) -> io::Result<bool> {
-    change(|table| match table.drops() {
+pub(crate) fn open(family: Family, comment: &str, rules: &[Rule<'_>]) -> io::Result<bool> {
+    change(family, |table| match table.drops() {
         false => None,
         true if table.marked(comment).next().is_some() => None,
         true => Some(table.with(comment, rules)),
@@ -79,19 +109,22 @@ pub(crate) fn open(comment: &str, rules: &[Rule<'_>]) -> io::Result<bool> {
 }
 
 /// Takes the rules marked with `comment` back.
-pub(crate) fn close(comment: &str) -> io::Result<()> {
-    change(|table| table.marked(comment).next().is_some().then(|| table.without(comment))).map(drop)
+pub(crate) fn close(family: Family, comment: &str) -> io::Result<()> {
+    change(family, |table| table.marked(comment).next().is_some().then(|| table.without(comment))).map(drop)
 }
 
 /// True where the table has a chain that some dockerd made.
-pub(crate) fn has_chain(name: &str) -> io::Result<bool> {
-    let (layout, bytes) = XtTable::open(TABLE)?.read()?;
-    Ok(Entries { layout, bytes }.chains().any(|chain| chain == name.as_bytes()))
+pub(crate) fn has_chain(family: Family, name: &str) -> io::Result<bool> {
+    let (layout, bytes) = table(family)?.read()?;
+    Ok(Entries { form: Form::of(family), layout, bytes }.chains().any(|chain| chain == name.as_bytes()))
 }
 
 /// Replaces the table by what `make` makes of it; returns what was there. A table that changes meanwhile is tried again.
-fn change(make: impl Fn(&Entries) -> Option<(Entries, Vec<Option<usize>>)>) -> io::Result<Entries> {
-    let table = XtTable::open(TABLE)?;
+fn change(
+    family: Family,
+    make: impl Fn(&Entries) -> Option<(Entries, Vec<Option<usize>>)>,
+) -> io::Result<Entries> {
+    let table = table(family)?;
     let lock = File::options().create(true).append(true).open(LOCK);
     if let Ok(lock) = &lock {
         // Without the lock the worst is a change of somebody else's at the same instant, which EAGAIN mostly tells of.
@@ -99,7 +132,7 @@ fn change(make: impl Fn(&Entries) -> Option<(Entries, Vec<Option<usize>>)>) -> i
     }
     for _ in 0..8 {
         let (layout, bytes) = table.read()?;
-        let old = Entries { layout, bytes };
+        let old = Entries { form: Form::of(family), layout, bytes };
         let Some((new, origins)) = make(&old) else { return Ok(old) };
         match table.replace(&new.layout, &new.bytes, old.layout.entries) {
             Ok(counted) => {
@@ -118,9 +151,18 @@ fn change(make: impl Fn(&Entries) -> Option<(Entries, Vec<Option<usize>>)>) -> i
     Err(Errno::AGAIN.into())
 }
 
+fn table(family: Family) -> io::Result<XtTable> {
+    let protocol = match family {
+        Family::Ipv4 => Protocol::Ipv4,
+        Family::Ipv6 => Protocol::Ipv6,
+    };
+    XtTable::open(protocol, TABLE)
+}
+
 /// A table's entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entries {
+    form: Form,
     layout: Layout,
     bytes: Vec<u8>,
 }
@@ -130,8 +172,9 @@ impl Entries {
     fn each(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let mut at = 0;
         std::iter::from_fn(move || {
-            let length = usize::from(half(&self.bytes, at + NEXT_OFFSET)?);
-            let entry = self.bytes.get(at..at.checked_add(length)?).filter(|it| it.len() >= ENTRY)?;
+            let length = usize::from(half(&self.bytes, at + self.form.target_offset + 2)?);
+            let entry =
+                self.bytes.get(at..at.checked_add(length)?).filter(|it| it.len() >= self.form.entry)?;
             at += length;
             Some((at - length, entry))
         })
@@ -140,7 +183,7 @@ impl Entries {
     /// The names of the chains that belong to no hook: each begins with an entry whose target is `ERROR`.
     fn chains(&self) -> impl Iterator<Item = &[u8]> {
         self.each().filter_map(|(_, entry)| {
-            let target = entry.get(usize::from(half(entry, TARGET_OFFSET)?)..)?;
+            let target = entry.get(self.form.target(entry)?..)?;
             (name(target.get(2..HEAD)?) == b"ERROR").then(|| name(&target[HEAD..]))
         })
     }
@@ -150,32 +193,32 @@ impl Entries {
         let policy = self.layout.underflow[FORWARD] as usize;
         self.each()
             .find(|(at, _)| *at == policy)
-            .and_then(|(_, entry)| word(entry, usize::from(half(entry, TARGET_OFFSET)?) + VERDICT))
+            .and_then(|(_, entry)| word(entry, self.form.target(entry)? + VERDICT))
             == Some(DROP)
     }
 
     /// Where our rules are.
     fn marked<'a>(&'a self, comment: &'a str) -> impl Iterator<Item = usize> + 'a {
-        self.each().filter(|(_, entry)| is_marked(entry, comment)).map(|(at, _)| at)
+        self.each().filter(|(_, entry)| is_marked(self.form, entry, comment)).map(|(at, _)| at)
     }
 
     /// The table with `rules` before the policy of FORWARD; and for each entry the one that it was.
     fn with(&self, comment: &str, rules: &[Rule<'_>]) -> (Self, Vec<Option<usize>>) {
         let place = self.layout.underflow[FORWARD] as usize;
-        let mut new =
-            Self { layout: self.layout, bytes: Vec::with_capacity(self.bytes.len() + rules.len() * RULE) };
+        let added = rules.len() * self.form.rule();
+        let bytes = Vec::with_capacity(self.bytes.len() + added);
+        let mut new = Self { form: self.form, layout: self.layout, bytes };
         let mut origins = Vec::new();
         for (index, (at, entry)) in self.each().enumerate() {
             if at == place {
                 for rule in rules {
-                    new.bytes.extend(write(rule, comment));
+                    new.bytes.extend(write(self.form, rule, comment));
                     origins.push(None);
                 }
             }
             new.bytes.extend(entry);
             origins.push(Some(index));
         }
-        let added = rules.len() * RULE;
         // A chain that begins where ours are put is FORWARD itself, without rules until now.
         new.shift(|at| if at >= place { at + added } else { at }, |hook, at| hook == FORWARD && at == place);
         (new.counted(&origins), origins)
@@ -185,13 +228,14 @@ impl Entries {
     fn without(&self, comment: &str) -> (Self, Vec<Option<usize>>) {
         let gone: Vec<(usize, usize)> = self
             .each()
-            .filter(|(_, entry)| is_marked(entry, comment))
+            .filter(|(_, entry)| is_marked(self.form, entry, comment))
             .map(|(at, entry)| (at, entry.len()))
             .collect();
-        let mut new = Self { layout: self.layout, bytes: Vec::with_capacity(self.bytes.len()) };
+        let mut new =
+            Self { form: self.form, layout: self.layout, bytes: Vec::with_capacity(self.bytes.len()) };
         let mut origins = Vec::new();
         for (index, (_, entry)) in
-            self.each().enumerate().filter(|(_, (_, entry))| !is_marked(entry, comment))
+            self.each().enumerate().filter(|(_, (_, entry))| !is_marked(self.form, entry, comment))
         {
             new.bytes.extend(entry);
             origins.push(Some(index));
@@ -221,7 +265,7 @@ impl Entries {
         let verdicts: Vec<usize> = self
             .each()
             .filter_map(|(at, entry)| {
-                let target = usize::from(half(entry, TARGET_OFFSET)?);
+                let target = self.form.target(entry)?;
                 // Only a standard target has no name, and only a verdict that is not negative is a place.
                 name(entry.get(target + 2..target + HEAD)?).is_empty().then_some(at + target + VERDICT)
             })
@@ -238,17 +282,17 @@ impl Entries {
 }
 
 /// True for a rule with our mark.
-fn is_marked(entry: &[u8], comment: &str) -> bool {
-    let Some(found) = entry.get(ENTRY..ENTRY + COMMENT) else { return false };
-    half(entry, TARGET_OFFSET).map(usize::from) == Some(ENTRY + COMMENT)
+fn is_marked(form: Form, entry: &[u8], comment: &str) -> bool {
+    let Some(found) = entry.get(form.entry..form.entry + COMMENT) else { return false };
+    form.target(entry) == Some(form.entry + COMMENT)
         && name(&found[2..HEAD - 1]) == b"comment"
         && name(&found[HEAD..]) == comment.as_bytes()
 }
 
 /// The bytes of a rule.
-fn write(rule: &Rule<'_>, comment: &str) -> Vec<u8> {
-    let mut bytes = vec![0; RULE];
-    for (at, pattern) in [(INPUT, rule.input), (OUTPUT, rule.output)] {
+fn write(form: Form, rule: &Rule<'_>, comment: &str) -> Vec<u8> {
+    let mut bytes = vec![0; form.rule()];
+    for (at, pattern) in [(form.interfaces, rule.input), (form.interfaces + OUTPUT, rule.output)] {
         let text = pattern.strip_suffix('+').unwrap_or(pattern);
         let text = &text.as_bytes()[..text.len().min(15)];
         bytes[at..at + text.len()].copy_from_slice(text);
@@ -262,16 +306,16 @@ fn write(rule: &Rule<'_>, comment: &str) -> Vec<u8> {
     let put = |bytes: &mut Vec<u8>, at: usize, value: usize| {
         bytes[at..at + 2].copy_from_slice(&u16::try_from(value).unwrap_or(u16::MAX).to_ne_bytes());
     };
-    put(&mut bytes, TARGET_OFFSET, ENTRY + COMMENT);
-    put(&mut bytes, NEXT_OFFSET, RULE);
-    put(&mut bytes, ENTRY, COMMENT);
-    bytes[ENTRY + 2..ENTRY + 9].copy_from_slice(b"comment");
+    let (matched, target) = (form.entry, form.entry + COMMENT);
+    put(&mut bytes, form.target_offset, target);
+    put(&mut bytes, form.target_offset + 2, form.rule());
+    put(&mut bytes, matched, COMMENT);
+    bytes[matched + 2..matched + 9].copy_from_slice(b"comment");
     let comment = &comment.as_bytes()[..comment.len().min(COMMENT - HEAD - 1)];
-    bytes[ENTRY + HEAD..ENTRY + HEAD + comment.len()].copy_from_slice(comment);
-    put(&mut bytes, ENTRY + COMMENT, TARGET);
+    bytes[matched + HEAD..matched + HEAD + comment.len()].copy_from_slice(comment);
+    put(&mut bytes, target, TARGET);
     let verdict = if rule.accept { ACCEPT } else { RETURN };
-    let at = ENTRY + COMMENT + VERDICT;
-    bytes[at..at + 4].copy_from_slice(&verdict.to_ne_bytes());
+    bytes[target + VERDICT..target + VERDICT + 4].copy_from_slice(&verdict.to_ne_bytes());
     bytes
 }
 
@@ -293,30 +337,41 @@ mod tests {
     use super::*;
 
     /// An entry with a standard target.
-    fn entry(verdict: i32) -> Vec<u8> {
-        let mut bytes = vec![0; ENTRY + TARGET];
-        bytes[TARGET_OFFSET..TARGET_OFFSET + 2].copy_from_slice(&112_u16.to_ne_bytes());
-        bytes[NEXT_OFFSET..NEXT_OFFSET + 2].copy_from_slice(&152_u16.to_ne_bytes());
-        bytes[ENTRY..ENTRY + 2].copy_from_slice(&40_u16.to_ne_bytes());
-        bytes[ENTRY + VERDICT..ENTRY + VERDICT + 4].copy_from_slice(&verdict.to_ne_bytes());
+    fn entry(form: Form, verdict: i32) -> Vec<u8> {
+        let mut bytes = vec![0; form.entry + TARGET];
+        let mut put = |at: usize, value: usize| {
+            bytes[at..at + 2].copy_from_slice(&u16::try_from(value).unwrap().to_ne_bytes());
+        };
+        put(form.target_offset, form.entry);
+        put(form.target_offset + 2, form.entry + TARGET);
+        put(form.entry, TARGET);
+        bytes[form.entry + VERDICT..form.entry + VERDICT + 4].copy_from_slice(&verdict.to_ne_bytes());
         bytes
     }
 
     /// INPUT with a jump to the last entry, FORWARD and OUTPUT without rules, one rule elsewhere.
-    fn table() -> Entries {
-        let bytes = [entry(4 * 152), entry(ACCEPT), entry(DROP), entry(ACCEPT), entry(RETURN)].concat();
+    fn table(family: Family) -> Entries {
+        let form = Form::of(family);
+        let size = u32::try_from(form.entry + TARGET).unwrap();
+        let verdicts = [i32::try_from(4 * size).unwrap(), ACCEPT, DROP, ACCEPT, RETURN];
         let layout = Layout {
             valid_hooks: 0b1110,
-            hook_entry: [0, 0, 304, 456, 0],
-            underflow: [0, 152, 304, 456, 0],
+            hook_entry: [0, 0, 2 * size, 3 * size, 0],
+            underflow: [0, size, 2 * size, 3 * size, 0],
             entries: 5,
         };
-        Entries { layout, bytes }
+        Entries { form, layout, bytes: verdicts.map(|verdict| entry(form, verdict)).concat() }
     }
 
     #[test]
     fn rules_come_before_the_policy_and_go_again() {
-        let table = table();
+        for family in [Family::Ipv4, Family::Ipv6] {
+            before_the_policy_and_gone_again(&table(family));
+        }
+    }
+
+    fn before_the_policy_and_gone_again(table: &Entries) {
+        let form = table.form;
         assert!(table.drops());
         let rules = [
             Rule { input: "", output: "dory0", accept: true },
@@ -324,30 +379,34 @@ mod tests {
         ];
         let (with, origins) = table.with("dory dory0", &rules);
         assert_eq!(origins, [Some(0), Some(1), None, None, Some(2), Some(3), Some(4)]);
-        let moved = 2 * u32::try_from(RULE).unwrap();
-        assert_eq!(with.layout.hook_entry[..4], [0, 0, 304, 456 + moved]);
-        assert_eq!(with.layout.underflow[..4], [0, 152, 304 + moved, 456 + moved]);
-        assert_eq!(word(&with.bytes, ENTRY + VERDICT), Some(608 + i32::try_from(moved).unwrap()));
+        let (size, moved) = (form.entry + TARGET, 2 * form.rule());
+        let places = |all: [usize; 4]| all.map(|at| u32::try_from(at).unwrap());
+        assert_eq!(with.layout.hook_entry[..4], places([0, 0, 2 * size, 3 * size + moved]));
+        assert_eq!(with.layout.underflow[..4], places([0, size, 2 * size + moved, 3 * size + moved]));
+        assert_eq!(word(&with.bytes, form.entry + VERDICT), i32::try_from(4 * size + moved).ok());
         assert!(with.drops());
         assert_eq!(with.marked("dory dory0").count(), 2);
         assert_eq!(with.marked("dory dory").count(), 0);
         let (without, origins) = with.without("dory dory0");
         assert_eq!(origins, [Some(0), Some(1), Some(4), Some(5), Some(6)]);
-        assert_eq!(without, table);
+        assert_eq!(without, *table);
     }
 
     #[test]
     fn interfaces_are_compared_whole_or_by_their_beginning() {
-        let rule = write(&Rule { input: "dory0", output: "br-+", accept: true }, "x");
-        assert_eq!(&rule[INPUT..INPUT + 6], b"dory0\0");
-        assert_eq!(rule[INPUT + MASKS..INPUT + MASKS + 7], [255, 255, 255, 255, 255, 255, 0]);
-        assert_eq!(rule[OUTPUT + MASKS..OUTPUT + MASKS + 4], [255, 255, 255, 0]);
+        let form = Form::of(Family::Ipv4);
+        let rule = write(form, &Rule { input: "dory0", output: "br-+", accept: true }, "x");
+        let interfaces = &rule[form.interfaces..];
+        assert_eq!(&interfaces[..6], b"dory0\0");
+        assert_eq!(interfaces[MASKS..MASKS + 7], [255, 255, 255, 255, 255, 255, 0]);
+        assert_eq!(interfaces[OUTPUT + MASKS..OUTPUT + MASKS + 4], [255, 255, 255, 0]);
     }
 
     #[test]
     fn a_table_that_makes_no_sense_has_no_entries() {
         for bytes in [vec![], vec![0; 50], vec![0; 400], vec![0xff; 400]] {
-            assert_eq!(Entries { layout: Layout::default(), bytes }.each().count(), 0);
+            let form = Form::of(Family::Ipv4);
+            assert_eq!(Entries { form, layout: Layout::default(), bytes }.each().count(), 0);
         }
     }
 }

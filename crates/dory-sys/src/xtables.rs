@@ -1,4 +1,5 @@
-//! The socket options by which a table of the older iptables is read and replaced (`linux/netfilter_ipv4/ip_tables.h`).
+//! The socket options by which a table of the older iptables is read and replaced (`linux/netfilter_ipv4/ip_tables.h`; those of
+//! `linux/netfilter_ipv6/ip6_tables.h` have the same numbers and structures, on a socket of the other family).
 //!
 //! Nothing here knows what an entry says; `dory-net` reads and changes those. Whoever replaces a table should hold the lock
 //! that iptables itself takes.
@@ -68,27 +69,41 @@ struct Replace {
     counters: *mut Counters,
 }
 
-/// A table of IPv4 in the network namespace where it was opened.
+/// Whose packets a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Those of IPv4.
+    Ipv4,
+    /// Those of IPv6.
+    Ipv6,
+}
+
+/// A table in the network namespace where it was opened.
 #[derive(Debug)]
 pub struct XtTable {
     socket: OwnedFd,
+    level: libc::c_int,
     name: [u8; NAME],
 }
 
 impl XtTable {
-    /// Opens the table `name`, of at most 31 bytes. Reading one that does not exist makes the kernel create it.
+    /// Opens the table `name` of `protocol`, of at most 31 bytes. Reading one that does not exist makes the kernel create it.
     ///
     /// # Errors
     /// The error of `socket(2)`; `EINVAL` for a name that is too long.
-    pub fn open(name: &str) -> io::Result<Self> {
+    pub fn open(protocol: Protocol, name: &str) -> io::Result<Self> {
         let mut bytes = [0; NAME];
         if name.len() >= NAME {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         let flags = SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-        Ok(Self { socket, name: bytes })
+        let (family, level) = match protocol {
+            Protocol::Ipv4 => (AddressFamily::INET, libc::IPPROTO_IP),
+            Protocol::Ipv6 => (AddressFamily::INET6, libc::IPPROTO_IPV6),
+        };
+        let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+        Ok(Self { socket, level, name: bytes })
     }
 
     /// The table's layout, and its entries as the kernel has them.
@@ -173,7 +188,7 @@ impl XtTable {
         let outcome = unsafe {
             libc::getsockopt(
                 self.socket.as_raw_fd(),
-                libc::IPPROTO_IP,
+                self.level,
                 option,
                 bytes.as_mut_ptr().cast(),
                 &raw mut length,
@@ -188,7 +203,7 @@ impl XtTable {
         let outcome = unsafe {
             libc::setsockopt(
                 self.socket.as_raw_fd(),
-                libc::IPPROTO_IP,
+                self.level,
                 option,
                 bytes.as_ptr().cast(),
                 bytes.len() as libc::socklen_t,

@@ -400,14 +400,14 @@ pub(crate) enum Policy {
 }
 
 /// The policy of the base chain `chain` of `table`; none where there is no such chain, or it has no hook.
-pub(crate) fn chain_policy(table: &str, chain: &str) -> Result<Option<Policy>, NetlinkError> {
+pub(crate) fn chain_policy(table: Table<'_>, chain: &str) -> Result<Option<Policy>, NetlinkError> {
     let mut request = message(
-        Family::Ipv4,
+        table.family,
         NFT_MSG_GETCHAIN,
         flags::ACK,
         format!("find the nftables chain `{table} {chain}`"),
     );
-    request.text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, chain);
+    request.text(NFTA_CHAIN_TABLE, table.name).text(NFTA_CHAIN_NAME, chain);
     let found = none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?;
     let policy =
         found.iter().find_map(|payload| Attributes::after(payload, NFGENMSG).be32(NFTA_CHAIN_POLICY));
@@ -415,26 +415,26 @@ pub(crate) fn chain_policy(table: &str, chain: &str) -> Result<Option<Policy>, N
 }
 
 /// True where `table` has a chain `chain`.
-pub(crate) fn chain_exists(table: &str, chain: &str) -> Result<bool, NetlinkError> {
+pub(crate) fn chain_exists(table: Table<'_>, chain: &str) -> Result<bool, NetlinkError> {
     let mut request = message(
-        Family::Ipv4,
+        table.family,
         NFT_MSG_GETCHAIN,
         flags::ACK,
         format!("find the nftables chain `{table} {chain}`"),
     );
-    request.text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, chain);
+    request.text(NFTA_CHAIN_TABLE, table.name).text(NFTA_CHAIN_NAME, chain);
     Ok(!none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?.is_empty())
 }
 
 /// The handles of the rules of `chain` that carry the user data `mark`, in the chain's order.
-pub(crate) fn marked_rules(table: &str, chain: &str, mark: &[u8]) -> Result<Vec<u64>, NetlinkError> {
+pub(crate) fn marked_rules(table: Table<'_>, chain: &str, mark: &[u8]) -> Result<Vec<u64>, NetlinkError> {
     let mut request = message(
-        Family::Ipv4,
+        table.family,
         NFT_MSG_GETRULE,
         flags::DUMP,
         format!("list the rules of the nftables chain `{table} {chain}`"),
     );
-    request.text(NFTA_RULE_TABLE, table).text(NFTA_RULE_CHAIN, chain);
+    request.text(NFTA_RULE_TABLE, table.name).text(NFTA_RULE_CHAIN, chain);
     let found = none_if_missing(Connection::open(NetlinkProtocol::Netfilter)?.query(request))?;
     Ok(found
         .iter()
