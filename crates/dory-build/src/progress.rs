@@ -67,7 +67,7 @@ pub enum ClassicEvent {
     /// ` ---> Using cache`.
     UsingCache,
     /// A command wrote something.
-    Output(Vec<u8>),
+    Output(Stream, Vec<u8>),
     /// ` ---> Running in ID`.
     Running(String),
     /// `Removing intermediate container ID`.

@@ -305,7 +305,7 @@ impl RunObserver for Observer<'_> {
 
     fn output(&self, stream: Stream, data: &[u8]) {
         self.teller.log(self.vertex, stream, data);
-        self.teller.classic(self.stage, ClassicEvent::Output(data.to_vec()));
+        self.teller.classic(self.stage, ClassicEvent::Output(stream, data.to_vec()));
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in String::from_utf8_lossy(data).split_inclusive('\n') {
             match piece.strip_suffix('\n') {

@@ -162,10 +162,12 @@ impl Inner {
         let wish = record.endpoints.get(&place.name);
         let links = wish.iter().flat_map(|wish| wish.links.iter());
         links
-            .filter_map(|link| {
+            .map(|link| {
                 let (target, word) = link.split_once(':').unwrap_or((link, link));
-                let target = self.registry.find(target).ok()?;
-                Some((word.to_owned(), target.record().name.as_str().to_owned()))
+                // One that is not there yet will be found by the name that the link says.
+                let found = self.registry.find(target).ok();
+                let name = found.map(|container| container.record().name.as_str().to_owned());
+                (word.to_owned(), name.unwrap_or_else(|| target.to_owned()))
             })
             .collect()
     }

@@ -226,30 +226,48 @@ async fn status(engine: &Engine) -> Status {
 /// Prints what a new engine finds: one line for each container and each volume.
 fn inspect(directory: &Path) {
     as_engine(directory, async |engine| {
-        let mut lines = Vec::new();
-        for summary in engine.list_containers(ListOptions { all: true, ..Default::default() }).await.unwrap()
-        {
-            let details = engine.inspect_container(summary.id.as_str(), false).await.unwrap();
-            let mut line = format!(
-                "found container {} {} {} {} code={}",
-                details.id,
-                details.name,
-                details.state.status.as_str(),
-                details.state.pid,
-                details.state.exit_code
-            );
-            for (name, network) in &details.network_settings.networks {
-                write!(line, " {name}={}", network.ip_address).unwrap();
+        let mut lines = within(async {
+            loop {
+                // What ended with `--rm` is being removed behind everybody's back.
+                match containers(&engine).await {
+                    Some(lines) => break lines,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
             }
-            write!(line, " {:?}", details.network_settings.ports).unwrap();
-            lines.push(line);
-        }
+        })
+        .await;
         lines.sort();
         for volume in engine.list_volumes(&Default::default()).await.unwrap().volumes {
             lines.push(format!("found volume {}", volume.name));
         }
         println!("{}", lines.join("\n"));
     });
+}
+
+/// A line for each container; `None` while one is about to go.
+async fn containers(engine: &Engine) -> Option<Vec<String>> {
+    let mut lines = Vec::new();
+    for summary in engine.list_containers(ListOptions { all: true, ..Default::default() }).await.unwrap() {
+        let details = engine.inspect_container(summary.id.as_str(), false).await.ok()?;
+        let ended = matches!(details.state.status, Status::Exited | Status::Removing);
+        if ended && details.host_config.auto_remove {
+            return None;
+        }
+        let mut line = format!(
+            "found container {} {} {} {} code={}",
+            details.id,
+            details.name,
+            details.state.status.as_str(),
+            details.state.pid,
+            details.state.exit_code
+        );
+        for (name, network) in &details.network_settings.networks {
+            write!(line, " {name}={}", network.ip_address).unwrap();
+        }
+        write!(line, " {:?}", details.network_settings.ports).unwrap();
+        lines.push(line);
+    }
+    Some(lines)
 }
 
 /// Goes on with what is there, and removes all of it but the bystander, the image and what engines keep.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use dory_build::{BuildError, ClassicEvent, Event, Outcome, Progress, StepError};
+use dory_build::{BuildError, ClassicEvent, Event, Outcome, Progress, StepError, Stream};
 use dory_types::ImageReference;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -128,7 +128,11 @@ impl Progress for ClassicText {
                 vec![format!("Step {number}/{total} : {text}"), "\n".to_owned()]
             }
             ClassicEvent::UsingCache => vec![" ---> Using cache\n".to_owned()],
-            ClassicEvent::Output(bytes) => vec![String::from_utf8_lossy(&bytes).into_owned()],
+            ClassicEvent::Output(Stream::Stdout, bytes) => vec![String::from_utf8_lossy(&bytes).into_owned()],
+            // In red, whether or not anybody has a terminal, as dockerd has it.
+            ClassicEvent::Output(Stream::Stderr, bytes) => {
+                vec![format!("\x1b[91m{}\x1b[0m", String::from_utf8_lossy(&bytes))]
+            }
             ClassicEvent::Running(id) => vec![format!(" ---> Running in {}\n", short(&id))],
             ClassicEvent::Removed(id) => vec![format!("Removing intermediate container {}\n", short(&id))],
             ClassicEvent::Image(id) => vec![format!(" ---> {}\n", short(&id))],
