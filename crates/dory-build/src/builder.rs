@@ -8,6 +8,7 @@ use dory_dockerfile::{CheckOptions, check};
 use dory_registry::Platform;
 use dory_store::Store;
 
+use crate::cache::Imported;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::error::{BuildError, StepError};
@@ -90,8 +91,8 @@ impl Builder {
         crate::output::check(request)?;
         let _active = Active::enter(&self.active);
         let teller = Teller::new(Arc::clone(progress));
-        tell_of_caches(request, &teller);
-        let sources = Sources::new(self, request, &teller, cancel);
+        let mut sources = Sources::new(self, request, &teller, cancel);
+        sources.imported = Imported::load(self, request, &teller);
         let solved = self.solve(request, &sources, &teller, cancel);
         sources.remember();
         let mut outcome = match solved {
@@ -103,6 +104,7 @@ impl Builder {
             return Err(BuildError::Cancelled);
         }
         crate::output::write(self, request, &mut outcome, &teller, cancel)?;
+        crate::cache::export(self, request, &sources.exported(), &teller, cancel)?;
         self.store.sync_build_records()?;
         Ok(outcome)
     }
@@ -134,6 +136,7 @@ impl Builder {
             config.config.labels.extend(request.labels.clone());
             let config_bytes = serde_json::to_vec(&config)
                 .map_err(|error| BuildError::Invalid(format!("the image's configuration: {error}")))?;
+            let config_bytes = crate::cache::inline(request, config_bytes, &sources.exported());
             let id = dory_types::Digest::of(&config_bytes).into();
             let layers = result.layers.clone();
             outcome.results.push(PlatformResult { platform, config, config_bytes, id, layers });
@@ -155,18 +158,6 @@ impl<'a> Active<'a> {
 impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Says that no cache is brought from elsewhere. The build goes on, as BuildKit's does when it does not get one.
-fn tell_of_caches(request: &Request, teller: &Teller) {
-    for cache in &request.cache_from {
-        let place = ["ref", "src"].iter().find_map(|name| cache.attributes.get(*name));
-        let label = format!("importing cache manifest from {}", place.unwrap_or(&cache.kind));
-        // The vertex has the error.
-        let _: Result<(), BuildError> = teller.during(&label, Vec::new(), |_| {
-            Err(BuildError::Unsupported("a cache from elsewhere is not supported yet".to_owned()))
-        });
     }
 }
 

@@ -85,6 +85,8 @@ pub struct RunCommand {
     pub insecure: bool,
     /// Limits.
     pub limits: RunLimits,
+    /// Nothing that it changes says that this was later, in seconds since 1970.
+    pub latest: Option<i64>,
 }
 
 /// How a command ended.

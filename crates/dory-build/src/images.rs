@@ -6,6 +6,7 @@ use dory_registry::Platform;
 use dory_types::{Digest, ImageId, ImageReference};
 
 use crate::cancel::Cancel;
+use crate::depot::Depot;
 use crate::request::PullPolicy;
 
 /// A base image that is in the store.
@@ -59,6 +60,12 @@ pub trait Images: Debug + Send + Sync {
         progress: &TransferProgress<'_>,
         cancel: &Cancel,
     ) -> Result<FoundImage, ImagesError>;
+
+    /// Documents and blobs of the repository of `reference`, to read, or with `write` to write too.
+    ///
+    /// # Errors
+    /// [`ImagesError`].
+    fn depot(&self, reference: &ImageReference, write: bool) -> Result<Box<dyn Depot>, ImagesError>;
 
     /// Brings the store's image `reference` to its registry; the digest of its manifest there. Blocks.
     ///

@@ -13,8 +13,10 @@
 //! All calls block; asynchronous callers make them on threads for that. Nothing here knows HTTP, gRPC or the engine.
 
 mod builder;
+mod cache;
 mod cancel;
 pub mod context;
+mod depot;
 mod error;
 mod executor;
 mod git;
@@ -33,6 +35,7 @@ mod web;
 
 pub use builder::Builder;
 pub use cancel::Cancel;
+pub use depot::{Depot, LayoutDepot, StoredDocument};
 pub use error::{BuildError, StepError};
 pub use executor::{ExecuteError, Executor, RunCommand, RunEnd, RunMount, RunMountSource, RunObserver};
 pub use grant::{Agents, Secrets};

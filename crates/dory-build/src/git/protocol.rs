@@ -47,7 +47,7 @@ impl<'a> GitServer<'a> {
         let repository = repository.trim_end_matches('/');
         let mut server = Self { web, cancel, base: String::new(), authorization, can_be_shallow: false };
         let address = format!("{repository}/info/refs?service=git-upload-pack");
-        let mut answer = server.ask(WebRequest { address, headers: server.headers(), body: None })?;
+        let mut answer = server.ask(&WebRequest { address, headers: server.headers(), body: None })?;
         let base = answer.address.split("/info/refs").next().unwrap_or_default().to_owned();
         let mut is_two = false;
         let mut packets = 0;
@@ -93,8 +93,8 @@ impl<'a> GitServer<'a> {
         headers
     }
 
-    fn ask(&self, request: WebRequest) -> Result<WebAnswer, GitError> {
-        let answer = self.web.ask(&request, self.cancel)?;
+    fn ask(&self, request: &WebRequest) -> Result<WebAnswer, GitError> {
+        let answer = self.web.ask(request, self.cancel)?;
         if self.cancel.is_cancelled() {
             return Err(GitError::Cancelled);
         }
@@ -117,7 +117,7 @@ impl<'a> GitServer<'a> {
         let mut headers = self.headers();
         headers.push(("content-type", "application/x-git-upload-pack-request".to_owned()));
         headers.push(("accept", "application/x-git-upload-pack-result".to_owned()));
-        self.ask(WebRequest { address: format!("{}/git-upload-pack", self.base), headers, body: Some(body) })
+        self.ask(&WebRequest { address: format!("{}/git-upload-pack", self.base), headers, body: Some(body) })
     }
 
     /// The commit that `reference` means: `HEAD` where it is empty, else an id, a full name, a tag, a branch.

@@ -188,6 +188,18 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether the target is a stage, or goes on from it.
+    pub(crate) fn is_below_target(&self, index: usize) -> bool {
+        let mut here = self.target;
+        loop {
+            match self.bases[here] {
+                _ if here == index => return true,
+                Base::Stage(below) => here = below,
+                _ => return false,
+            }
+        }
+    }
+
     /// What progress calls a stage.
     pub(crate) fn stage_name(&self, index: usize) -> String {
         let name = self.file.stages[index].value.name.clone();

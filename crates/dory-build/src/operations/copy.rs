@@ -222,7 +222,8 @@ impl PreparedCopy<'_> {
         let mut seen = HashSet::new();
         let targets = self.items.iter().map(|item| &item.target).chain(&self.inlines);
         for target in targets {
-            for end in 0..=target.len() {
+            // The root is never written: whatever it is counts for nothing.
+            for end in 1..=target.len() {
                 let above = &target[..end];
                 if !seen.insert(above.to_vec()) {
                     continue;

@@ -67,11 +67,8 @@ pub(crate) fn check(request: &Request) -> Result<(), BuildError> {
     if request.platforms.len() > 1 && images.count() > 0 {
         return Err(BuildError::Unsupported("images of several platforms are not supported yet".to_owned()));
     }
-    if let Some(cache) = request.cache_to.first() {
-        return Err(BuildError::Unsupported(format!(
-            "exporting a cache of type {} is not supported yet",
-            cache.kind
-        )));
+    for location in &request.cache_to {
+        crate::cache::check(location).map_err(BuildError::Unsupported)?;
     }
     if request.squash {
         return Err(BuildError::Unsupported(

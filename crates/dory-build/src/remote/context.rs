@@ -45,7 +45,7 @@ impl RemoteContext {
         Self { store, web, secrets, address: address.into() }
     }
 
-    fn failed(&self, message: impl ToString) -> ContextError {
+    fn failed(&self, message: impl std::fmt::Display) -> ContextError {
         // Names and passwords in addresses are for the server alone.
         let address = match self.address.split_once("://") {
             Some((scheme, rest)) => match rest.split_once('@') {

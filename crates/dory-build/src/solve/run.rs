@@ -68,6 +68,7 @@ impl Stage<'_, '_> {
         vertex: Digest,
         described: &str,
     ) -> Result<Made, StageError> {
+        self.check_platform()?;
         let network = self.network(run)?;
         let insecure = run.security == Security::Insecure;
         if insecure && !self.solver.request.entitlements.security_insecure {
@@ -79,7 +80,7 @@ impl Stage<'_, '_> {
         env.extend(self.env_of_args().iter().map(|(name, value)| format!("{name}={value}")));
         let mounts = self.mounts(run)?;
         let directory = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
-        let mut key = Key::new("run/1");
+        let mut key = Key::new("run/2");
         for layer in &self.layers {
             key.content(&layer.diff_id());
         }
@@ -110,6 +111,7 @@ impl Stage<'_, '_> {
                 network,
                 insecure,
                 limits: self.solver.request.limits.clone(),
+                latest: self.solver.request.source_date_epoch.map(|epoch| epoch.unix_seconds()),
             };
             let observer = Observer {
                 teller: self.solver.teller,
@@ -133,6 +135,18 @@ impl Stage<'_, '_> {
             }
             Ok(end.layer)
         })
+    }
+
+    /// Refuses commands for machines that this one is not, where nothing emulates them.
+    fn check_platform(&self) -> Result<(), StepError> {
+        let wanted = &self.platform;
+        if dory_registry::Platform::current().accepts(wanted) || is_emulated(&wanted.architecture) {
+            return Ok(());
+        }
+        Err(StepError::Unsupported(format!(
+            "a command for {wanted} needs an emulator, which this machine has not registered (binfmt_misc): build it on \
+             such a machine, or let FROM and COPY suffice"
+        )))
     }
 
     fn network(&self, run: &Run) -> Result<NetworkMode, StepError> {
@@ -266,6 +280,18 @@ impl Stage<'_, '_> {
 pub(super) struct How {
     /// Directories of the paths are kept.
     pub(super) parents: bool,
+}
+
+/// Whether the kernel starts programs of another architecture with an emulator (binfmt_misc(5), QEMU's names).
+fn is_emulated(architecture: &str) -> bool {
+    let name = match architecture {
+        "amd64" => "x86_64",
+        "386" => "i386",
+        "arm64" => "aarch64",
+        other => other,
+    };
+    std::fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/qemu-{name}"))
+        .is_ok_and(|entry| entry.starts_with("enabled"))
 }
 
 /// `<<EOF` and nothing else.

@@ -12,6 +12,7 @@ use dory_types::{Digest, Timestamp};
 
 use super::Teller;
 use crate::builder::Builder;
+use crate::cache::{Exported, Imported};
 use crate::cancel::Cancel;
 use crate::context::{Context, ContextTree, Need};
 use crate::error::StepError;
@@ -61,6 +62,10 @@ pub(crate) struct Sources<'a> {
     main: Opened,
     named: Mutex<HashMap<String, Opened>>,
     images: Mutex<HashMap<(String, String), Found>>,
+    /// Cached results from elsewhere.
+    pub(crate) imported: Imported,
+    /// Those that were used or made.
+    exported: Mutex<Vec<Exported>>,
 }
 
 impl<'a> Sources<'a> {
@@ -80,7 +85,21 @@ impl<'a> Sources<'a> {
             main: Opened::default(),
             named: Mutex::default(),
             images: Mutex::default(),
+            imported: Imported::default(),
+            exported: Mutex::default(),
         }
+    }
+
+    /// Notes a result for whoever wants the cache; none where nobody does.
+    pub(crate) fn export(&self, result: Exported) {
+        if !self.request.cache_to.is_empty() {
+            self.exported.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+        }
+    }
+
+    /// The results that were noted.
+    pub(crate) fn exported(&self) -> Vec<Exported> {
+        self.exported.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_dockerfile(&self, name: &str) {

@@ -9,6 +9,7 @@ use dory_store::{BuildRecord, ConfigChange, HistoryEntry, ImageConfig, LayerLeas
 use dory_types::{Digest, Timestamp, with_causes};
 
 use super::{Solver, StageResult, history};
+use crate::cache::Exported;
 use crate::error::{BuildError, StepError};
 use crate::graph::{Base, Scope};
 use crate::operations::select::clean;
@@ -421,10 +422,21 @@ impl Stage<'_, '_> {
     ) -> Result<Made, StageError> {
         let builder = self.solver.builder;
         let _flight = builder.flights.begin(key, self.solver.cancel)?;
-        if self.uses_cache()
-            && let Some((record, layer)) = builder.store.build_record(&key)
-        {
-            return Ok(Made { layer, key, created: record.created, cached: true });
+        let export = |made: Made| {
+            // Pieces of this machine's contexts are no results.
+            if kind != "internal" {
+                let Made { layer, key, created, .. } = &made;
+                let in_image = self.solver.plan.is_below_target(self.index);
+                let exported = Exported { key: *key, layer: layer.clone(), created: *created, in_image };
+                self.solver.sources.export(exported);
+            }
+            made
+        };
+        if self.uses_cache() {
+            let elsewhere = || self.solver.sources.imported.bring(builder, key, description);
+            if let Some((record, layer)) = builder.store.build_record(&key).or_else(elsewhere) {
+                return Ok(export(Made { layer, key, created: record.created, cached: true }));
+            }
         }
         let _slot = builder.flights.slot(self.solver.cancel)?;
         let layer = make()?;
@@ -438,7 +450,7 @@ impl Stage<'_, '_> {
             uses: 0,
         };
         builder.store.put_build_record(key, record)?;
-        Ok(Made { layer, key, created, cached: false })
+        Ok(export(Made { layer, key, created, cached: false }))
     }
 
     pub(super) fn uses_cache(&self) -> bool {

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Weak};
 
-use dory_build::{Cancel, FoundImage, Images, ImagesError, PullPolicy, TransferProgress};
-use dory_registry::Platform;
+use dory_build::{Cancel, Depot, FoundImage, Images, ImagesError, PullPolicy, TransferProgress};
+use dory_registry::{Access, Platform};
 use dory_store::Image;
 use dory_types::{Digest, ImageReference};
 
 use super::CredentialSource;
+use super::depot::RegistryDepot;
 use crate::distribution::{ProgressMessage, ProgressStream, PullImage, PushImage};
 use crate::engine::{Engine, Inner};
 
@@ -118,6 +119,15 @@ impl Images for EngineImages {
         self.follow(&engine, stream, progress, cancel)?;
         let image = here().ok_or_else(|| ImagesError::NotFound { reference: reference.to_owned() })?;
         Ok(found(&image, Some(&parsed)))
+    }
+
+    fn depot(&self, reference: &ImageReference, write: bool) -> Result<Box<dyn Depot>, ImagesError> {
+        let inner = self.engine()?.inner;
+        let access = if write { Access::Push } else { Access::Pull };
+        let repository = reference.repository().clone();
+        let credentials = self.credentials.credentials(repository.domain());
+        let remote = inner.registries.remote(repository, access, credentials);
+        Ok(Box::new(RegistryDepot { inner, remote, reference: reference.clone() }))
     }
 
     fn push(

@@ -1,5 +1,6 @@
 //! The engine as the builder's: base images, pushes, and the commands of `RUN`.
 
+mod depot;
 mod images;
 mod web;
 

@@ -96,7 +96,7 @@ impl Inner {
         let mut end = RunEnd { exit_code: exit.exit_code, oom_killed: exit.oom_killed, layer: None };
         if exit.exit_code == 0 {
             let files = self.layered_files(container);
-            let layer = files.and_then(|files| self.commit_layer(&files));
+            let layer = files.and_then(|files| self.commit_layer(&files.no_later_than(command.latest)));
             end.layer = layer.map_err(|error| ExecuteError::Snapshot(error.message().to_owned()))?;
         }
         Ok(end)

@@ -29,6 +29,7 @@ pub use pull::PullImage;
 pub use push::PushImage;
 
 pub(crate) use progress::ProgressSender;
+pub(crate) use push::Push;
 pub(crate) use transfer::Transfers;
 
 /// A registry's failure as the engine's. A refusal to let somebody in is no 401: Docker's client would ask for a

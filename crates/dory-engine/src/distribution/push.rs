@@ -84,9 +84,10 @@ impl Engine {
     }
 }
 
-struct Push {
-    inner: Arc<Inner>,
-    remote: Remote,
+/// Uploads to one repository.
+pub(crate) struct Push {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) remote: Remote,
 }
 
 impl Push {
@@ -169,7 +170,8 @@ impl Push {
         Ok(leases.iter().filter_map(descriptor).collect())
     }
 
-    async fn layer(&self, lease: &LayerLease, sender: &ProgressSender) -> Result<Descriptor> {
+    /// Gets a layer into the registry, unless it is there; what it has it as.
+    pub(crate) async fn layer(&self, lease: &LayerLease, sender: &ProgressSender) -> Result<Descriptor> {
         let diff_id = lease.diff_id();
         let id = short(&diff_id);
         let domain = self.remote.repository().domain();

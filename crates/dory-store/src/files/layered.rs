@@ -64,6 +64,8 @@ pub struct LayeredFiles {
     layers: Vec<OwnedFd>,
     /// Of the writable layer; images have the container's ids.
     ids: IdMap,
+    /// The latest time in an archive of changes, in seconds since 1970.
+    latest: Option<i64>,
 }
 
 impl LayeredFiles {
@@ -80,7 +82,13 @@ impl LayeredFiles {
         };
         let lower = lower.iter().map(PathBuf::as_path);
         let layers = std::iter::once(upper).chain(lower).map(open).collect::<Result<_, _>>()?;
-        Ok(Self { layers, ids })
+        Ok(Self { layers, ids, latest: None })
+    }
+
+    /// The same, but archives of its changes say of nothing that it was changed later than `latest`, in seconds since 1970.
+    #[must_use]
+    pub fn no_later_than(self, latest: Option<i64>) -> Self {
+        Self { latest, ..self }
     }
 
     /// What the writable layer changed, parents before what is in them, names in the order of their bytes.
@@ -150,6 +158,7 @@ impl LayeredFiles {
     /// As [`Self::export`].
     pub fn pack_changes(&self, mut sink: impl Write) -> Result<bool, FileError> {
         let mut packer = Packer::new(&mut sink);
+        packer.latest = self.latest;
         let failed = |errno: Errno| FileError::at("open", b"/", errno);
         let upper = directory::open_child(&self.layers[0], ".").map_err(failed)?;
         let lower = Merged::root(&self.layers[1..]).map_err(failed)?;

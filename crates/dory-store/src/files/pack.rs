@@ -38,6 +38,8 @@ pub(super) struct Packer<'a, W> {
     buffer: Vec<u8>,
     /// What the next entries get in place of what their files have.
     pub(super) attributes: Attributes,
+    /// No entry says that it was changed later than this, in seconds since 1970.
+    pub(super) latest: Option<i64>,
 }
 
 /// A directory whose entries are being written.
@@ -50,7 +52,13 @@ struct Level {
 
 impl<'a, W: Write> Packer<'a, W> {
     pub(super) fn new(sink: &'a mut W) -> Self {
-        Self { sink, links: HashMap::new(), buffer: vec![0; BUFFER], attributes: Attributes::default() }
+        Self {
+            sink,
+            links: HashMap::new(),
+            buffer: vec![0; BUFFER],
+            attributes: Attributes::default(),
+            latest: None,
+        }
     }
 
     /// Takes what comes for other files than what came, even where it is the same.
@@ -110,6 +118,7 @@ impl<'a, W: Write> Packer<'a, W> {
     ) -> Result<(), FileError> {
         let failed = |operation, errno: Errno| FileError::at(operation, name, errno);
         let (uid, gid) = self.attributes.owner.unwrap_or_else(|| ids.inside(stat.st_uid, stat.st_gid));
+        let modified = self.attributes.modified.unwrap_or(stat.st_mtime);
         let mut member = Member {
             name,
             kind: EntryType::Regular,
@@ -118,7 +127,7 @@ impl<'a, W: Write> Packer<'a, W> {
             uid,
             gid,
             size: 0,
-            modified: self.attributes.modified.unwrap_or(stat.st_mtime),
+            modified: self.latest.map_or(modified, |latest| modified.min(latest)),
             device: (0, 0),
             xattrs: &[],
         };

@@ -1,0 +1,226 @@
+//! An OCI image layout in a directory (OCI image-spec 1.1, image-layout.md).
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dory_registry::{Descriptor, MediaType};
+use dory_store::{LayerLease, Store};
+use dory_types::Digest;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{DOCUMENT_MAX, Depot, StoredDocument};
+use crate::cancel::Cancel;
+use crate::images::{ImagesError, TransferProgress};
+
+/// The annotation with a document's tag (OCI image-spec, annotations.md).
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const INDEX: &str = "index.json";
+const TEMPORARY: &str = ".new-blob";
+
+/// A layout in a directory.
+#[derive(Debug)]
+pub struct LayoutDepot {
+    store: Arc<Store>,
+    root: OwnedFd,
+    blobs: OwnedFd,
+    tag: String,
+    /// One writer at a time.
+    writing: Mutex<()>,
+}
+
+/// `index.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LayoutIndex {
+    schema_version: u32,
+    #[serde(default = "index_type")]
+    media_type: String,
+    manifests: Vec<Descriptor>,
+}
+
+fn index_type() -> String {
+    MediaType::OCI_INDEX.to_owned()
+}
+
+fn failed(error: impl std::fmt::Display) -> ImagesError {
+    ImagesError::Failed(error.to_string())
+}
+
+impl LayoutDepot {
+    /// The layout in `directory`; with `make` it is made where it is missing.
+    ///
+    /// # Errors
+    /// [`ImagesError::NotFound`] where there is none, [`ImagesError::Failed`] where it cannot be made.
+    pub fn open(
+        store: Arc<Store>,
+        directory: &Path,
+        tag: impl Into<String>,
+        make: bool,
+    ) -> Result<Self, ImagesError> {
+        if make {
+            std::fs::create_dir_all(directory).map_err(failed)?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let missing = || ImagesError::NotFound { reference: directory.display().to_string() };
+        let root = fs::open(directory, flags, Mode::empty()).map_err(|_| missing())?;
+        Self::beneath(store, root, tag, make).map_err(|errno| match errno {
+            Errno::NOENT => missing(),
+            errno => failed(errno),
+        })
+    }
+
+    fn beneath(store: Arc<Store>, root: OwnedFd, tag: impl Into<String>, make: bool) -> Result<Self, Errno> {
+        let child = |parent: &OwnedFd, name: &str| {
+            if make {
+                match fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            fs::openat(parent, name, flags, Mode::empty())
+        };
+        let blobs = child(&child(&root, "blobs")?, "sha256")?;
+        let depot = Self { store, root, blobs, tag: tag.into(), writing: Mutex::default() };
+        if make {
+            depot
+                .write(&depot.root, "oci-layout", b"{\"imageLayoutVersion\":\"1.0.0\"}")
+                .map_err(errno_of)?;
+        }
+        Ok(depot)
+    }
+
+    /// Writes a file, which gets its name when it is complete.
+    fn write(&self, directory: &OwnedFd, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut file = temporary(directory)?;
+        file.write_all(bytes)?;
+        Ok(fs::renameat(directory, TEMPORARY, directory, name)?)
+    }
+
+    fn index(&self) -> Result<LayoutIndex, ImagesError> {
+        let empty = LayoutIndex { schema_version: 2, media_type: index_type(), manifests: Vec::new() };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match fs::openat(&self.root, INDEX, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(empty),
+            Err(errno) => return Err(failed(errno)),
+        };
+        let mut bytes = Vec::new();
+        file.take(DOCUMENT_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        serde_json::from_slice(&bytes).map_err(failed)
+    }
+
+    fn open_blob(&self, digest: &Digest) -> Result<File, ImagesError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match fs::openat(&self.blobs, digest.hex(), flags, Mode::empty()) {
+            Ok(file) => Ok(file.into()),
+            Err(Errno::NOENT) => Err(ImagesError::NotFound { reference: digest.to_string() }),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+}
+
+fn errno_of(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+fn temporary(directory: &OwnedFd) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(fs::openat(directory, TEMPORARY, flags, Mode::from_raw_mode(0o644))?.into())
+}
+
+/// Hashes what is written.
+struct Hashed {
+    file: File,
+    hasher: Sha256,
+    length: u64,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Depot for LayoutDepot {
+    fn document(&self, digest: Option<&Digest>) -> Result<StoredDocument, ImagesError> {
+        let index = self.index()?;
+        let is_tagged = |entry: &&Descriptor| entry.annotations.get(REF_NAME) == Some(&self.tag);
+        let found = match digest {
+            Some(digest) => index.manifests.iter().find(|entry| entry.digest == *digest),
+            // One that is alone needs no name.
+            None => index.manifests.iter().find(is_tagged).or(match index.manifests.as_slice() {
+                [only] => Some(only),
+                _ => None,
+            }),
+        };
+        let (digest, media_type) = match (found, digest) {
+            (Some(entry), _) => (entry.digest, entry.media_type.to_string()),
+            (None, Some(digest)) => (*digest, String::new()),
+            (None, None) => return Err(ImagesError::NotFound { reference: self.tag.clone() }),
+        };
+        let mut bytes = Vec::new();
+        self.open_blob(&digest)?.take(DOCUMENT_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        if Digest::of(&bytes) != digest {
+            return Err(failed(format!("{digest} does not match its digest")));
+        }
+        Ok(StoredDocument { media_type, bytes })
+    }
+
+    fn blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, ImagesError> {
+        Ok(Box::new(self.open_blob(&blob.digest)?))
+    }
+
+    fn put_blob(&self, blob: &Descriptor, bytes: &[u8]) -> Result<(), ImagesError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(&self.blobs, &blob.digest.hex(), bytes).map_err(failed)
+    }
+
+    fn put_layer(
+        &self,
+        layer: &LayerLease,
+        progress: &TransferProgress<'_>,
+        _cancel: &Cancel,
+    ) -> Result<Descriptor, ImagesError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = temporary(&self.blobs).map_err(failed)?;
+        let sink = Hashed { file, hasher: Sha256::new(), length: 0 };
+        let mut encoder = GzEncoder::new(sink, Compression::default());
+        self.store.export_layer(layer, &mut encoder).map_err(failed)?;
+        let sink = encoder.finish().map_err(failed)?;
+        let digest = Digest::from_bytes(sink.hasher.finalize().into());
+        fs::renameat(&self.blobs, TEMPORARY, &self.blobs, digest.hex()).map_err(failed)?;
+        progress(&format!("writing layer {digest}"), sink.length, sink.length, true);
+        Ok(Descriptor::new(MediaType::OCI_LAYER_GZIP, digest, sink.length))
+    }
+
+    fn put_document(&self, media_type: &str, bytes: &[u8], tagged: bool) -> Result<(), ImagesError> {
+        let mut entry = Descriptor::of(media_type, bytes);
+        self.put_blob(&entry, bytes)?;
+        if !tagged {
+            return Ok(());
+        }
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.index()?;
+        index.manifests.retain(|other| other.annotations.get(REF_NAME) != Some(&self.tag));
+        entry.annotations.insert(REF_NAME.to_owned(), self.tag.clone());
+        index.manifests.push(entry);
+        let bytes = serde_json::to_vec(&index).map_err(failed)?;
+        self.write(&self.root, INDEX, &bytes).map_err(failed)
+    }
+}
