@@ -23,6 +23,7 @@ use crate::request::{DockerfileSource, Request};
 use crate::solve::flights::Flights;
 use crate::solve::{Solver, Sources, Teller};
 use crate::web::Web;
+use dory_types::Timestamp;
 
 /// Builds images in a store. Builds at the same time share it: what two of them need is done once.
 #[derive(Debug)]
@@ -122,7 +123,7 @@ impl Builder {
             [] => vec![Platform::current()],
             platforms => platforms.to_vec(),
         };
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { started: Timestamp::now(), ..Outcome::default() };
         for (number, platform) in platforms.into_iter().enumerate() {
             let target = request.target.clone().unwrap_or_default();
             let globals = Scope::with(platform_args(&platform, &target));
@@ -141,6 +142,8 @@ impl Builder {
             let layers = result.layers.clone();
             outcome.results.push(PlatformResult { platform, config, config_bytes, id, layers });
         }
+        outcome.bases = sources.bases();
+        outcome.finished = Timestamp::now();
         Ok(outcome)
     }
 }

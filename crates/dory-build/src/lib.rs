@@ -41,7 +41,7 @@ pub use executor::{ExecuteError, Executor, RunCommand, RunEnd, RunMount, RunMoun
 pub use grant::{Agents, Secrets};
 pub use images::{FoundImage, Images, ImagesError, TransferProgress};
 pub use outcome::{Outcome, PlatformResult};
-pub use output::{Output, Sink};
+pub use output::{Attestor, Output, Provenance, Sink, Statement};
 pub use progress::{ClassicEvent, Event, Progress, Quiet, Status, Stream, Vertex};
 pub use prune::{CacheEntry, PruneOptions, Pruned, Registered};
 pub use remote::RemoteContext;

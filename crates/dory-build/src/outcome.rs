@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dory_registry::Platform;
 use dory_store::{ImageConfig, LayerLease};
-use dory_types::{Digest, ImageId};
+use dory_types::{Digest, ImageId, Timestamp};
 
 /// The result for one platform. Its layers stay in the store as long as this exists.
 #[derive(Debug)]
@@ -26,6 +26,12 @@ pub struct PlatformResult {
 pub struct Outcome {
     /// One for each platform, in the request's order.
     pub results: Vec<PlatformResult>,
+    /// The images that it began from or copied from, as the Dockerfile names them, and their digests where they are known.
+    pub bases: Vec<(String, Option<Digest>)>,
+    /// When it began.
+    pub started: Timestamp,
+    /// When all was made.
+    pub finished: Timestamp,
     /// The digest of the manifest, or of the index of several, where an output made one.
     pub digest: Option<Digest>,
     /// What `--metadata-file` and BuildKit's exporter response say: `containerimage.digest`,

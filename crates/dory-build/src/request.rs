@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::grant::{Agents, Secrets};
 use crate::images::Images;
 use crate::outcome::Outcome;
-use crate::output::Output;
+use crate::output::{Attestor, Output, Provenance};
 
 /// Where the Dockerfile comes from.
 #[derive(Debug, Clone)]
@@ -170,6 +170,10 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// Notes for manifests.
     pub annotations: Vec<Annotation>,
+    /// How much is attested of the build; nothing where it is not given.
+    pub provenance: Option<Provenance>,
+    /// Who attests what else, such as what software is in the image.
+    pub attestors: Vec<Arc<dyn Attestor>>,
     /// For which machines; this one where the list is empty.
     pub platforms: Vec<Platform>,
     /// Which cached results are not used.

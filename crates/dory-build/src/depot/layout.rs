@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dory_registry::{Descriptor, MediaType};
 use dory_store::{LayerLease, Store};
-use dory_types::Digest;
+use dory_types::{Digest, ImageReference};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rustix::fs::{self, Mode, OFlags};
@@ -22,6 +22,8 @@ use crate::images::{ImagesError, TransferProgress};
 
 /// The annotation with a document's tag (OCI image-spec, annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The same with the whole name, from containerd and Docker.
+const IMAGE_NAME: &str = "io.containerd.image.name";
 const INDEX: &str = "index.json";
 const TEMPORARY: &str = ".new-blob";
 
@@ -103,6 +105,29 @@ impl LayoutDepot {
         let mut file = temporary(directory)?;
         file.write_all(bytes)?;
         Ok(fs::renameat(directory, TEMPORARY, directory, name)?)
+    }
+
+    /// Writes all of it as an archive, names in the order of their bytes.
+    pub(crate) fn pack(&self, sink: &mut dyn Write) -> io::Result<()> {
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.blobs)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            names.extend(Digest::from_hex(&name).is_ok().then_some(name));
+        }
+        names.sort();
+        let mut archive = tar::Builder::new(sink);
+        let files = [(&self.root, INDEX, INDEX), (&self.root, "oci-layout", "oci-layout")]
+            .map(|(directory, name, path)| (directory, name.to_owned(), path.to_owned()));
+        let blobs = names.into_iter().map(|name| (&self.blobs, name.clone(), format!("blobs/sha256/{name}")));
+        for (directory, name, path) in files.into_iter().chain(blobs) {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = File::from(fs::openat(directory, name, flags, Mode::empty())?);
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(file.metadata()?.len());
+            archive.append_data(&mut header, path, file)?;
+        }
+        archive.finish()
     }
 
     fn index(&self) -> Result<LayoutIndex, ImagesError> {
@@ -218,7 +243,15 @@ impl Depot for LayoutDepot {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut index = self.index()?;
         index.manifests.retain(|other| other.annotations.get(REF_NAME) != Some(&self.tag));
-        entry.annotations.insert(REF_NAME.to_owned(), self.tag.clone());
+        // The tag of a whole name is what others look for.
+        let tag = match self.tag.parse::<ImageReference>() {
+            Ok(reference) if self.tag.contains([':', '/']) => {
+                entry.annotations.insert(IMAGE_NAME.to_owned(), self.tag.clone());
+                reference.tag().map_or_else(|| self.tag.clone(), ToString::to_string)
+            }
+            _ => self.tag.clone(),
+        };
+        entry.annotations.insert(REF_NAME.to_owned(), tag);
         index.manifests.push(entry);
         let bytes = serde_json::to_vec(&index).map_err(failed)?;
         self.write(&self.root, INDEX, &bytes).map_err(failed)

@@ -1,5 +1,7 @@
 //! Where the result of a build goes.
 
+mod assemble;
+mod attest;
 pub(crate) mod files;
 
 use std::fmt::Debug;
@@ -8,15 +10,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dory_store::NewImage;
-use dory_types::ImageReference;
+use dory_types::{Digest, ImageReference};
 
 use crate::builder::Builder;
 use crate::cancel::Cancel;
+use crate::depot::LayoutDepot;
 use crate::error::BuildError;
-use crate::images::Images;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, PlatformResult};
 use crate::request::Request;
 use crate::solve::Teller;
+use assemble::Assembly;
+pub use assemble::Attestor;
+pub use attest::{Provenance, Statement};
 
 /// Takes a stream: a file, standard output, a client.
 pub trait Sink: Debug + Send + Sync {
@@ -60,13 +65,6 @@ pub enum Output {
 
 /// Refuses what cannot be done before anything is built.
 pub(crate) fn check(request: &Request) -> Result<(), BuildError> {
-    let images = request
-        .outputs
-        .iter()
-        .filter(|output| matches!(output, Output::Image { .. } | Output::Archive { .. }));
-    if request.platforms.len() > 1 && images.count() > 0 {
-        return Err(BuildError::Unsupported("images of several platforms are not supported yet".to_owned()));
-    }
     for location in &request.cache_to {
         crate::cache::check(location).map_err(BuildError::Unsupported)?;
     }
@@ -74,12 +72,6 @@ pub(crate) fn check(request: &Request) -> Result<(), BuildError> {
         return Err(BuildError::Unsupported(
             "making one layer of a build's (squash) is not supported yet".to_owned(),
         ));
-    }
-    if let Some(annotation) = request.annotations.first() {
-        return Err(BuildError::Unsupported(format!(
-            "an annotation ({}) is not supported yet",
-            annotation.key
-        )));
     }
     Ok(())
 }
@@ -96,8 +88,7 @@ pub(crate) fn write(
         match output {
             Output::Image { names, push, insecure } => {
                 let names = if names.is_empty() { &request.names } else { names };
-                let images = request.images.as_ref().unwrap_or(&builder.images);
-                image(builder, images, names, *push, *insecure, outcome, teller, cancel)?;
+                image(builder, request, names, (*push, *insecure), outcome, teller, cancel)?;
             }
             Output::Local { directory } => {
                 teller.during("exporting to client directory", Vec::new(), |_| {
@@ -121,7 +112,7 @@ pub(crate) fn write(
             Output::Archive { names, sink } => {
                 let names = if names.is_empty() { &request.names } else { names };
                 teller.during("exporting to docker image format", Vec::new(), |_| {
-                    archive(builder, names, sink, outcome)
+                    archive(builder, request, names, sink, outcome, cancel)
                 })?;
             }
         }
@@ -133,55 +124,80 @@ fn failed(output: &str, message: String) -> BuildError {
     BuildError::Output { output: output.to_owned(), message }
 }
 
+/// The result that gets names in the store, which has one image of a name: that for this machine.
+fn own(outcome: &Outcome) -> Option<&PlatformResult> {
+    let current = dory_registry::Platform::current();
+    outcome.results.iter().find(|result| current.accepts(&result.platform)).or(outcome.results.first())
+}
+
+/// Keeps what this machine can use as an image of the store.
+fn keep(builder: &Builder, names: &[ImageReference], outcome: &mut Outcome) -> Result<(), BuildError> {
+    let Some(result) = own(outcome) else { return Ok(()) };
+    let layers = result.layers.clone();
+    builder.store.add_image(NewImage {
+        config: &result.config_bytes,
+        layers,
+        references: names,
+        parent: None,
+    })?;
+    let digest = format!("sha256:{}", result.id);
+    outcome.metadata.insert("containerimage.config.digest".to_owned(), digest.into());
+    Ok(())
+}
+
 /// Writes the image as an archive. It is an image of the store for that, and gets the names there.
 fn archive(
     builder: &Builder,
+    request: &Request,
     names: &[ImageReference],
     sink: &Arc<dyn Sink>,
     outcome: &mut Outcome,
+    cancel: &Cancel,
 ) -> Result<(), BuildError> {
-    for result in &outcome.results {
-        let layers = result.layers.clone();
-        let new = NewImage { config: &result.config_bytes, layers, references: names, parent: None };
-        builder.store.add_image(new)?;
+    let error = |error: &dyn std::fmt::Display| failed("archive", error.to_string());
+    keep(builder, names, outcome)?;
+    if !assemble::is_wanted(request) {
+        let Some(result) = own(outcome) else { return Ok(()) };
         let saved: Vec<String> = match names {
             [] => vec![result.id.to_string()],
             names => names.iter().map(ToString::to_string).collect(),
         };
-        let mut sink = sink.open().map_err(|error| failed("archive", error.to_string()))?;
+        let mut sink = sink.open().map_err(|source| error(&source))?;
         builder.store.save(&saved, &mut sink)?;
-        sink.flush().map_err(|error| failed("archive", error.to_string()))?;
-        let digest = format!("sha256:{}", result.id);
-        outcome.metadata.insert("containerimage.config.digest".to_owned(), digest.into());
+        return sink.flush().map_err(|source| error(&source));
     }
-    Ok(())
+    let scratch = builder.store.build_scratch()?;
+    let name = names.first().map(ToString::to_string).unwrap_or_else(|| "latest".to_owned());
+    let depot = LayoutDepot::open(Arc::clone(&builder.store), &scratch.path(), name.clone(), true);
+    let depot = depot.map_err(|source| error(&source))?;
+    let assembly =
+        Assembly { builder, request, outcome, name, depot: &depot, progress: &|_, _, _, _| {}, cancel };
+    let digest = assembly.write().map_err(|source| error(&source))?;
+    stated(outcome, digest);
+    let mut sink = sink.open().map_err(|source| error(&source))?;
+    depot.pack(&mut sink).and_then(|()| sink.flush()).map_err(|source| error(&source))
 }
 
-/// Keeps the result as an image of the store.
-#[expect(clippy::too_many_arguments, reason = "the fields of one variant, and what every output gets")]
+fn stated(outcome: &mut Outcome, digest: Digest) {
+    outcome.digest = Some(digest);
+    outcome.metadata.insert("containerimage.digest".to_owned(), digest.to_string().into());
+}
+
+/// Keeps the result as an image of the store, and brings it to registries.
 fn image(
     builder: &Builder,
-    images: &Arc<dyn Images>,
+    request: &Request,
     names: &[ImageReference],
-    push: bool,
-    insecure: bool,
+    (push, insecure): (bool, bool),
     outcome: &mut Outcome,
     teller: &Teller,
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
+    let images = request.images.as_ref().unwrap_or(&builder.images);
     teller.during("exporting to image", Vec::new(), |vertex| {
+        keep(builder, names, outcome)?;
         for result in &outcome.results {
-            let new = NewImage {
-                config: &result.config_bytes,
-                layers: result.layers.clone(),
-                references: names,
-                parent: None,
-            };
-            builder.store.add_image(new)?;
             teller.status(vertex, &format!("writing image sha256:{}", result.id), 0, 0, true);
-            outcome
-                .metadata
-                .insert("containerimage.config.digest".to_owned(), format!("sha256:{}", result.id).into());
         }
         let joined: Vec<String> = names.iter().map(ToString::to_string).collect();
         for name in &joined {
@@ -192,13 +208,16 @@ fn image(
         }
         for name in names.iter().filter(|_| push) {
             let progress = |id: &str, current, total, done| teller.status(vertex, id, current, total, done);
-            let pushed = images.push(name, insecure, &progress, cancel);
-            let digest = pushed.map_err(|error| BuildError::Output {
-                output: name.to_string(),
-                message: error.to_string(),
-            })?;
-            outcome.digest = Some(digest);
-            outcome.metadata.insert("containerimage.digest".to_owned(), digest.to_string().into());
+            let pushed = match assemble::is_wanted(request) && !insecure {
+                false => images.push(name, insecure, &progress, cancel),
+                true => images.depot(name, true).and_then(|depot| {
+                    let (depot, progress) = (depot.as_ref(), &progress);
+                    let name = name.to_string();
+                    Assembly { builder, request, outcome, name, depot, progress, cancel }.write()
+                }),
+            };
+            let digest = pushed.map_err(|error| failed(&name.to_string(), error.to_string()))?;
+            stated(outcome, digest);
         }
         Ok::<(), BuildError>(())
     })

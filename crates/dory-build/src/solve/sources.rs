@@ -102,6 +102,21 @@ impl<'a> Sources<'a> {
         self.exported.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The images that were taken, by name.
+    pub(crate) fn bases(&self) -> Vec<(String, Option<Digest>)> {
+        let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bases: Vec<(String, Option<Digest>)> = images
+            .iter()
+            .filter_map(|((name, _), found)| match found.get() {
+                Some(Ok(base)) => Some((name.clone(), base.found.digest)),
+                _ => None,
+            })
+            .collect();
+        bases.sort();
+        bases.dedup();
+        bases
+    }
+
     pub(crate) fn set_dockerfile(&self, name: &str) {
         name.clone_into(&mut self.dockerfile.lock().unwrap_or_else(PoisonError::into_inner));
     }
