@@ -93,6 +93,12 @@ impl EngineError {
     }
 }
 
+impl From<dory_types::SignalError> for EngineError {
+    fn from(error: dory_types::SignalError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
 impl fmt::Display for EngineError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)

@@ -35,7 +35,6 @@ mod mount;
 mod network;
 mod options;
 mod restore;
-mod signal;
 mod spec;
 mod sync;
 mod system;

@@ -8,6 +8,7 @@ mod id;
 mod limit;
 mod name;
 mod reference;
+mod signal;
 mod size;
 mod timestamp;
 
@@ -19,5 +20,6 @@ pub use id::{ContainerId, ExecId, IdError, ImageId, NetworkId};
 pub use limit::ULIMIT_NAMES;
 pub use name::{ContainerName, NameError, VolumeName, VolumeNameError};
 pub use reference::{ImageReference, ReferenceError, Repository, Tag};
+pub use signal::{Signal, SignalError};
 pub use size::{ByteSize, SizeError};
 pub use timestamp::{Timestamp, TimestampError};

@@ -13,8 +13,8 @@ use super::state::{ContainerState, Health, HealthProbe};
 use crate::config::{ContainerConfig, ExecConfig, ExecStartConfig, HealthConfig, StrSlice};
 use crate::engine::{Engine, blocking};
 use crate::exec::ExecStream;
-use crate::signal::Signal;
 use crate::{EngineError, Result};
+use dory_types::Signal;
 
 /// Defaults of dockerd.
 const INTERVAL: Duration = Duration::from_secs(30);

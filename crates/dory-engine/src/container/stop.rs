@@ -8,9 +8,9 @@ use super::request::{StopOptions, WaitCondition};
 use super::state::Status;
 use super::streams::ContainerWait;
 use crate::engine::{Engine, blocking};
-use crate::signal::Signal;
 use crate::{EngineError, ErrorKind, Result};
 use dory_sys::fault_point;
+use dory_types::Signal;
 
 /// Seconds between the stop signal and SIGKILL where nobody says otherwise.
 const STOP_TIMEOUT: i64 = 10;
@@ -57,7 +57,7 @@ impl Engine {
     pub(crate) async fn stop_locked(&self, container: &Arc<Container>, options: &StopOptions) -> Result<()> {
         let record = container.record();
         let signal = match options.signal.as_deref().filter(|signal| !signal.is_empty()) {
-            Some(signal) => signal.parse()?,
+            Some(signal) => signal.parse::<Signal>()?,
             None => stop_signal(&record.config.stop_signal)?,
         };
         container.update(|record| record.stopped_by_user = true);
@@ -257,5 +257,5 @@ impl Engine {
 
 /// The container's own stop signal.
 fn stop_signal(configured: &str) -> Result<Signal> {
-    if configured.is_empty() { Ok(Signal::TERM) } else { configured.parse() }
+    if configured.is_empty() { Ok(Signal::TERM) } else { Ok(configured.parse()?) }
 }

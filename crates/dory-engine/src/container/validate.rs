@@ -3,11 +3,11 @@
 
 use crate::config::{ContainerConfig, HealthConfig, HostConfig, RestartPolicy};
 use crate::engine::Inner;
-use crate::signal::Signal;
 use crate::spec::namespace::{Mode, Modes};
 use crate::spec::security::SecurityOptions;
 use crate::spec::{capability, device, port, process, tmpfs};
 use crate::{EngineError, Result};
+use dory_types::Signal;
 
 /// The least memory that a container can start with, in bytes.
 const MEMORY_MIN: i64 = 6 << 20;

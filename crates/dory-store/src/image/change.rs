@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use dory_dockerfile::{CommandLine, ExpansionError, Instruction, KeyValue, Lexer, ParseError, Variables};
+use dory_types::Signal;
 
 use super::{HealthcheckConfig, RunConfig};
 
@@ -40,6 +41,9 @@ pub enum ChangeError {
     /// Not a port; dockerd's message.
     #[error("invalid containerPort: {0}")]
     Port(String),
+    /// Not a signal.
+    #[error(transparent)]
+    Signal(#[from] dory_types::SignalError),
     /// Not a protocol with ports; dockerd's message.
     #[error("invalid proto: {0}")]
     Protocol(String),
@@ -137,7 +141,11 @@ impl<'a> ConfigChange<'a> {
                 }
             }
             Instruction::User(user) => config.user = expand(user)?,
-            Instruction::StopSignal(signal) => config.stop_signal = Some(expand(signal)?),
+            Instruction::StopSignal(signal) => {
+                let signal = expand(signal)?;
+                signal.parse::<Signal>()?;
+                config.stop_signal = Some(signal);
+            }
             Instruction::Workdir(path) => config.working_dir = join(&config.working_dir, &expand(path)?),
             Instruction::Volume(paths) => {
                 for path in paths {

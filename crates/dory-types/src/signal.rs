@@ -2,16 +2,21 @@
 
 use std::str::FromStr;
 
-use crate::EngineError;
-
 /// A signal's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Signal(pub(crate) i32);
+pub struct Signal(pub i32);
 
 impl Signal {
-    pub(crate) const KILL: Self = Self(9);
-    pub(crate) const TERM: Self = Self(15);
+    /// Cannot be caught.
+    pub const KILL: Self = Self(9);
+    /// Asks for the end.
+    pub const TERM: Self = Self(15);
 }
+
+/// Not a signal; dockerd's message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid signal: {0}")]
+pub struct SignalError(pub String);
 
 /// signal(7), numbers of x86 and Arm.
 const NAMES: [(&str, i32); 37] = [
@@ -55,10 +60,10 @@ const NAMES: [(&str, i32); 37] = [
 ];
 
 impl FromStr for Signal {
-    type Err = EngineError;
+    type Err = SignalError;
 
-    fn from_str(text: &str) -> Result<Self, EngineError> {
-        let invalid = || EngineError::invalid(format!("invalid signal: {text}"));
+    fn from_str(text: &str) -> Result<Self, SignalError> {
+        let invalid = || SignalError(text.to_owned());
         if let Ok(number) = text.parse::<i32>() {
             return if (1..=64).contains(&number) { Ok(Self(number)) } else { Err(invalid()) };
         }
