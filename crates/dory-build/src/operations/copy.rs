@@ -351,8 +351,9 @@ impl PreparedCopy<'_> {
                 (true, false) => visit.path.to_vec(),
                 (false, false) => [target.as_slice(), visit.path].join(&b'/'),
             };
+            // `--chown` is about the directory that it is unpacked into: what is in an archive has owners.
             let attributes = Attributes {
-                owner: self.copy.owner,
+                owner: None,
                 modified: self.copy.latest.map(|latest| visit.node.stat().st_mtime.min(latest)),
                 mode: None,
             };
@@ -444,9 +445,10 @@ pub(crate) fn directory_layer(
     store: &Arc<Store>,
     below: &View,
     directory: &str,
+    owner: Option<(u32, u32)>,
     now: i64,
 ) -> Result<LayerLease, StepError> {
-    let copy = CopyFiles { destination: directory, ..CopyFiles::plain(below, &[], now) };
+    let copy = CopyFiles { destination: directory, owner, ..CopyFiles::plain(below, &[], now) };
     let target = below.resolve(directory.as_bytes(), true).map_err(failed(directory))?;
     let prepared = PreparedCopy { copy, items: Vec::new(), inlines: Vec::new() };
     let layer = store.ingest_written(|mut sink| {

@@ -27,7 +27,7 @@ use dory_store::{ImageConfig, LayerLease};
 use crate::builder::Builder;
 use crate::cancel::Cancel;
 use crate::error::{BuildError, StepError};
-use crate::graph::Plan;
+use crate::graph::{Plan, Scope};
 use crate::request::Request;
 pub(crate) use sources::Sources;
 pub(crate) use telling::Teller;
@@ -42,6 +42,8 @@ pub(crate) struct StageResult {
     pub(crate) cached: bool,
     /// The keys of the cached results that it is made of, the lowest layer first; `None` for the base's.
     pub(crate) keys: Vec<Option<dory_types::Digest>>,
+    /// Its arguments, which stages upon it see too.
+    pub(crate) args: Scope,
 }
 
 /// One platform's solution.

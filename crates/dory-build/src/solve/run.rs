@@ -259,18 +259,21 @@ impl Stage<'_, '_> {
             path: directory.to_owned(),
             message: dory_types::with_causes(&error),
         })?;
-        let mut key = Key::new("workdir/1");
+        // It belongs to whoever works there.
+        let user = Some(self.config.config.user.as_str()).filter(|user| !user.is_empty());
+        let belongs = user.map(|user| owner(user, &view)).transpose()?;
+        let mut key = Key::new("workdir/2");
         for layer in &self.layers {
             key.content(&layer.diff_id());
         }
-        key.text(directory);
+        key.text(directory).text(&format!("{belongs:?}"));
         if there.is_some() {
             let created = self.config.created.unwrap_or_default();
             return Ok(Made { layer: None, key: key.digest(), created, cached: true });
         }
         self.solve_key(key.digest(), &format!("WORKDIR {directory}"), "regular", || {
             let store = &self.solver.builder.store;
-            Ok(Some(crate::operations::copy::directory_layer(store, &view, directory, self.now())?))
+            Ok(Some(crate::operations::copy::directory_layer(store, &view, directory, belongs, self.now())?))
         })
     }
 }

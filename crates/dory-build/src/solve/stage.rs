@@ -88,8 +88,8 @@ fn solve_lines(solver: &Solver<'_>, index: usize) -> Result<StageResult, BuildEr
     for line in &lines {
         stage.line(line, false)?;
     }
-    let Stage { config, layers, cached, keys, .. } = stage;
-    Ok(StageResult { config, layers, cached, keys })
+    let Stage { config, layers, cached, keys, args, .. } = stage;
+    Ok(StageResult { config, layers, cached, keys, args })
 }
 
 fn begin<'s, 'a>(solver: &'s Solver<'a>, index: usize) -> Result<Stage<'s, 'a>, BuildError> {
@@ -187,6 +187,7 @@ impl Stage<'_, '_> {
                 self.config = base.config.clone();
                 self.layers = base.layers.clone();
                 self.keys = base.keys.clone();
+                self.args = base.args.clone();
                 self.cached = base.cached;
                 self.clock = base.config.created;
                 self.tell_image();
