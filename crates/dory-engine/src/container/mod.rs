@@ -18,6 +18,7 @@ mod logs;
 mod merge;
 mod name;
 mod object;
+mod process_usage;
 mod record;
 mod registry;
 mod remove;

@@ -12,7 +12,7 @@ use crate::engine::blocking;
 use crate::{Engine, Result};
 
 /// Nanoseconds of one tick of `/proc/stat`: the kernel shows a hundred a second on every architecture (`USER_HZ`).
-const TICK_NANOSECONDS: u64 = 10_000_000;
+pub(super) const TICK_NANOSECONDS: u64 = 10_000_000;
 
 /// API 1.51, `ContainerStatsResponse`, without what compares it to the sample before.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -184,7 +184,8 @@ fn collect(record: &Record) -> ContainerStats {
         ..ContainerStats::default()
     };
     let Some(run) = record.present_run() else { return identity };
-    let usage = run.group.usage();
+    let mut usage = run.group.usage();
+    super::process_usage::complete(&mut usage, || super::top::pids(record).unwrap_or_default());
     let connected = run.endpoints.iter().any(|place| place.endpoint.is_some());
     let networks = match connected {
         true => fs::read_to_string(format!("/proc/{}/net/dev", record.state.pid)).unwrap_or_default(),

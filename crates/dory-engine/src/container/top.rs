@@ -48,7 +48,7 @@ impl Engine {
 }
 
 /// The container's processes: those of its control group, or of its pid namespace where it has no group.
-fn pids(record: &Record) -> Result<Vec<i32>> {
+pub(super) fn pids(record: &Record) -> Result<Vec<i32>> {
     let failed = |error| EngineError::failed("cannot list the container's processes", error);
     if let Some(run) = record.present_run()
         && !run.group.is_none()
