@@ -8,8 +8,8 @@ mod archives;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use archives::{Layer, docker_archive, require_root, tree};
-use dory_store::{LowerOptions, Owner, RemoveOptions, Store};
+use archives::{Layer, docker_archive, names, remove, require_root, tree};
+use dory_store::{LowerOptions, Owner, Store};
 use dory_types::{ContainerId, Digest};
 
 /// An owner's store with two images over a common layer.
@@ -52,18 +52,8 @@ impl Family {
     }
 }
 
-fn remove(store: &Store, name: &str) {
-    store.remove_image(name, RemoveOptions { force: true, no_prune: false }, &|_| Vec::new()).unwrap();
-}
-
 fn common() -> Vec<u8> {
     Layer::new().file("common", &[7; 100_000]).tar()
-}
-
-fn names(store: &Store) -> Vec<String> {
-    let mut names: Vec<_> = store.images().unwrap().iter().flat_map(|image| image.repo_tags()).collect();
-    names.sort();
-    names
 }
 
 fn container(number: u8) -> ContainerId {

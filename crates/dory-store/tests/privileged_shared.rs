@@ -8,8 +8,8 @@ mod archives;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use archives::{Layer, docker_archive, require_root};
-use dory_store::{Owner, RemoveOptions, Store, StoreError};
+use archives::{Layer, docker_archive, names, remove, require_root};
+use dory_store::{Owner, Store, StoreError};
 use dory_types::{ContainerId, Digest};
 
 const ROOT: Owner = Owner { uid: 0, gid: 0 };
@@ -44,16 +44,6 @@ fn layer(name: &str) -> Vec<u8> {
 
 fn load(store: &Arc<Store>, name: &str, layers: &[Vec<u8>]) {
     store.load(docker_archive(&[name], layers).as_slice(), &mut |_| {}).unwrap();
-}
-
-fn remove(store: &Store, name: &str) {
-    store.remove_image(name, RemoveOptions { force: true, no_prune: false }, &|_| Vec::new()).unwrap();
-}
-
-fn names(store: &Store) -> Vec<String> {
-    let mut names: Vec<_> = store.images().unwrap().iter().flat_map(|image| image.repo_tags()).collect();
-    names.sort();
-    names
 }
 
 fn container(number: u8) -> ContainerId {

@@ -36,6 +36,20 @@ pub fn tree(directory: &Path) -> Vec<String> {
     names
 }
 
+/// Removes an image by its name, whatever other names it has.
+pub fn remove(store: &Store, name: &str) {
+    store
+        .remove_image(name, dory_store::RemoveOptions { force: true, no_prune: false }, &|_| Vec::new())
+        .unwrap();
+}
+
+/// The tags of all images.
+pub fn names(store: &Store) -> Vec<String> {
+    let mut names: Vec<_> = store.images().unwrap().iter().flat_map(|image| image.repo_tags()).collect();
+    names.sort();
+    names
+}
+
 /// A layer in the making.
 #[derive(Default)]
 pub struct Layer {
