@@ -9,6 +9,9 @@ use anyhow::{Result, ensure};
 use crate::process::{output, run};
 use crate::{fuzz, images, paths, setup, vm};
 
+/// Parts of the names of those Dockerfiles that each change is tried with: seventy of more than a hundred and sixty.
+const COMPARED_BUILDS: [&str; 3] = ["copy-", "run-", "arg-"];
+
 /// Runs every check, the quick ones first.
 ///
 /// # Errors
@@ -23,6 +26,8 @@ pub fn all(with_vm: bool) -> Result<()> {
     let dory = release()?;
     blackbox(&tools, &dory, &[])?;
     unpacked(&tools, &dory)?;
+    let some = ["--pair", "dory-buildkit,dockerd-buildkit"].iter().chain(&COMPARED_BUILDS);
+    build_compare(&some.map(|word| (*word).to_owned()).collect::<Vec<_>>())?;
     let began = Instant::now();
     inspector(&[])?;
     println!("the inspector took {} s", began.elapsed().as_secs());

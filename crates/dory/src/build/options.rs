@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use dory_build::context::DirectoryContext;
 use dory_build::{
-    CacheLocation, Entitlements, NamedContext, NetworkMode, NoCache, Output, PullPolicy, Request, Secrets,
-    Sink,
+    Annotation, CacheLocation, Entitlements, NamedContext, NetworkMode, NoCache, Output, PullPolicy, Request,
+    Secrets, Sink,
 };
 use dory_types::{ImageReference, Timestamp};
 
@@ -52,6 +52,9 @@ pub struct Options {
     /// A label, `key=value`.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
+    /// A note in the manifest, `[LEVEL:]KEY=VALUE`; levels are `manifest` and `index`.
+    #[arg(long = "annotation", value_name = "NOTE")]
+    pub annotations: Vec<String>,
     /// A named context: a directory, or `docker-image://NAME`.
     #[arg(long = "build-context", value_name = "NAME=PLACE")]
     pub build_contexts: Vec<String>,
@@ -119,6 +122,7 @@ impl Options {
             target: self.target.clone(),
             build_args: self.build_args.iter().map(|arg| build_arg(arg)).collect(),
             labels: self.labels.iter().map(|label| pair(label)).collect(),
+            annotations: self.annotations.iter().map(|note| annotation(note)).collect::<Result<_>>()?,
             platforms: self.platforms.iter().map(|text| Ok(text.parse()?)).collect::<Result<_>>()?,
             no_cache: match (self.no_cache, self.no_cache_filter.as_slice()) {
                 (true, _) => NoCache::All,
@@ -233,6 +237,18 @@ fn pair(text: &str) -> (String, String) {
     (key.to_owned(), value.to_owned())
 }
 
+fn annotation(text: &str) -> Result<Annotation> {
+    let (key, value) =
+        text.split_once('=').with_context(|| format!("the annotation `{text}` has no value"))?;
+    let (level, key) = match key.split_once(':') {
+        Some((level @ ("manifest" | "index" | "manifest-descriptor" | "index-descriptor"), key)) => {
+            (level, key)
+        }
+        _ => ("manifest", key),
+    };
+    Ok(Annotation { level: level.to_owned(), key: key.to_owned(), value: value.to_owned() })
+}
+
 fn image_name(text: &str) -> Result<ImageReference> {
     text.parse().with_context(|| format!("`{text}` is no name of an image"))
 }
@@ -310,6 +326,9 @@ mod tests {
         assert!(matches!(&request.outputs[1], Output::Image { push: true, .. }));
         assert_eq!(request.cache_from[0].attributes["ref"], "x");
         assert!(output("type=nothing").is_err());
+        let note = annotation("index:org.x=a=b").unwrap();
+        assert_eq!((note.level.as_str(), note.key.as_str(), note.value.as_str()), ("index", "org.x", "a=b"));
+        assert_eq!(annotation("a:b=c").unwrap().key, "a:b");
         assert!(matches!(output("type=docker,dest=-").unwrap(), Output::Archive { .. }));
     }
 }
