@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 
-use dory_build::{CacheLocation, NetworkMode, NoCache, PullPolicy, RunLimits, Ulimit};
+use dory_build::{CacheLocation, NetworkMode, NoCache, Provenance, PullPolicy, RunLimits, Ulimit};
 use dory_registry::Platform;
 use dory_types::{Timestamp, parse_bool};
 use serde::Deserialize;
@@ -83,6 +83,8 @@ pub struct Attributes {
     pub source_date_epoch: Option<Timestamp>,
     /// The cache goes along in the image.
     pub inline_cache: bool,
+    /// How the result was made is told beside it.
+    pub provenance: Option<Provenance>,
     /// Another question than a build: `frontend.outline`, `frontend.lint`, ….
     pub subrequest: Option<String>,
 }
@@ -137,10 +139,13 @@ impl Attributes {
         } else if let Some(context) = name.strip_prefix("context:") {
             self.named.insert(context.to_owned(), source(name, value)?);
         } else if let Some(kind) = name.strip_prefix("attest:") {
-            // Provenance is asked for by default and left out; what was asked for by hand is not left out silently.
             let is_off = value.split(',').any(|part| part == "disabled=true");
-            if kind != "provenance" && !is_off {
-                return Err(AttributeError::Unsupported(format!("an attestation of type {kind}")));
+            match kind {
+                _ if is_off => {}
+                "provenance" => self.provenance = provenance(name, value)?,
+                other => {
+                    return Err(AttributeError::Unsupported(format!("an attestation of type {other}")));
+                }
             }
         }
         Ok(())
@@ -169,6 +174,19 @@ pub fn check_frontend(image: &str) -> Result<(), AttributeError> {
     match path {
         "docker/dockerfile" | "docker/dockerfile-upstream" => Ok(()),
         _ => Err(AttributeError::Unsupported(format!("the frontend image `{image}`"))),
+    }
+}
+
+/// What clients ask for by themselves (`inline-only`) is for exporters that put it into the result: there is none here.
+fn provenance(name: &str, value: &str) -> Result<Option<Provenance>, AttributeError> {
+    let fields = || value.split(',').filter_map(|field| field.split_once('='));
+    if fields().any(|field| field == ("inline-only", "true")) {
+        return Ok(None);
+    }
+    match fields().find(|(key, _)| *key == "mode").map(|(_, mode)| mode) {
+        None | Some("min") => Ok(Some(Provenance::Min)),
+        Some("max") => Err(AttributeError::Unsupported("provenance of mode `max`".to_owned())),
+        Some(other) => Err(invalid(name, other, "`min` or `max`")),
     }
 }
 

@@ -61,7 +61,7 @@ const FRONTEND_CAPABILITIES: [&str; 18] = [
     "statfile",
 ];
 /// What of LLB's abilities has a counterpart in the Dockerfile frontend (solver/pb/caps.go): clients ask about options by them.
-const SOLVER_CAPABILITIES: [&str; 24] = [
+const SOLVER_CAPABILITIES: [&str; 25] = [
     "source.image",
     "source.image.resolvemode",
     "source.local",
@@ -85,6 +85,7 @@ const SOLVER_CAPABILITIES: [&str; 24] = [
     "file.base",
     "platform",
     "exporter.image.annotations",
+    "exporter.image.attestations",
     "exporter.sourcedateepoch",
 ];
 

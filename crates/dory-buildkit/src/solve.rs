@@ -237,6 +237,7 @@ impl Workshop {
             network: read.network,
             limits: read.limits,
             source_date_epoch: read.source_date_epoch,
+            provenance: read.provenance,
             ..Request::default()
         })
     }
