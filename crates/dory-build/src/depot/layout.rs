@@ -95,7 +95,7 @@ impl LayoutDepot {
         if make {
             depot
                 .write(&depot.root, "oci-layout", b"{\"imageLayoutVersion\":\"1.0.0\"}")
-                .map_err(errno_of)?;
+                .map_err(|error| errno_of(&error))?;
         }
         Ok(depot)
     }
@@ -153,8 +153,8 @@ impl LayoutDepot {
     }
 }
 
-fn errno_of(error: io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 fn temporary(directory: &OwnedFd) -> io::Result<File> {
