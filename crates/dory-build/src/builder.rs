@@ -21,9 +21,12 @@ use crate::progress::Progress;
 use crate::remote::RemoteContext;
 use crate::request::{DockerfileSource, Request};
 use crate::solve::flights::Flights;
-use crate::solve::{Solver, Sources, Teller};
+use crate::solve::{Checks, Solver, Sources, Teller};
 use crate::web::Web;
 use dory_types::Timestamp;
+
+/// The build argument that counts before the directive `check` (docs.docker.com/reference/build-checks).
+const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
 /// Builds images in a store. Builds at the same time share it: what two of them need is done once.
 #[derive(Debug)]
@@ -129,7 +132,7 @@ impl Builder {
             let globals = Scope::with(platform_args(&platform, &target));
             let plan = Plan::new(&name, &content, request, globals)?;
             if number == 0 {
-                warn(&plan, teller, vertex);
+                warn(&plan, sources, teller, check_options(&plan, request)?, vertex)?;
             }
             let solver = Solver::new(self, request, &plan, platform.clone(), sources, teller, cancel);
             let result = solver.solve()?;
@@ -141,6 +144,9 @@ impl Builder {
             let id = dory_types::Digest::of(&config_bytes).into();
             let layers = result.layers.clone();
             outcome.results.push(PlatformResult { platform, config, config_bytes, id, layers });
+        }
+        if let Some(checks) = sources.checks.get() {
+            checks.verdict()?;
         }
         outcome.bases = sources.bases();
         outcome.finished = Timestamp::now();
@@ -197,11 +203,25 @@ fn dockerfile(
     })
 }
 
-/// Tells what is likely wrong with the file.
-fn warn(plan: &Plan, teller: &Teller, vertex: dory_types::Digest) {
-    let options = plan.file.directives.check.as_deref().map(CheckOptions::parse);
-    let options = options.and_then(Result::ok).unwrap_or_default();
-    for warning in check(&plan.file, &options) {
-        teller.warn(vertex, warning, &plan.name, &plan.source);
+/// How the file is checked: what the request's argument says, else its directive.
+fn check_options(plan: &Plan, request: &Request) -> Result<CheckOptions, BuildError> {
+    let argument = request.build_args.get(CHECK_ARGUMENT).cloned().flatten();
+    let text = argument.or_else(|| plan.file.directives.check.clone()).unwrap_or_default();
+    CheckOptions::parse(&text).map_err(BuildError::Invalid)
+}
+
+/// Tells what is likely wrong with the file, and fails where that was asked for.
+fn warn(
+    plan: &Plan,
+    sources: &Sources<'_>,
+    teller: &Teller,
+    options: CheckOptions,
+    vertex: dory_types::Digest,
+) -> Result<(), BuildError> {
+    let warnings = check(&plan.file, &options);
+    let checks = sources.checks.get_or_init(|| Checks::new(options, vertex));
+    for warning in warnings {
+        checks.warn(warning, plan, teller);
     }
+    checks.verdict()
 }

@@ -10,6 +10,7 @@
 
 mod add;
 mod caches;
+mod checks;
 pub(crate) mod flights;
 mod history;
 mod mounts;
@@ -29,6 +30,7 @@ use crate::cancel::Cancel;
 use crate::error::{BuildError, StepError};
 use crate::graph::{Plan, Scope};
 use crate::request::Request;
+pub(crate) use checks::Checks;
 pub(crate) use sources::Sources;
 pub(crate) use telling::Teller;
 

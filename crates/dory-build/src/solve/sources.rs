@@ -10,7 +10,7 @@ use dory_registry::Platform;
 use dory_store::{Image, LayerLease, View};
 use dory_types::{Digest, Timestamp};
 
-use super::Teller;
+use super::{Checks, Teller};
 use crate::builder::Builder;
 use crate::cache::{Exported, Imported};
 use crate::cancel::Cancel;
@@ -62,6 +62,8 @@ pub(crate) struct Sources<'a> {
     main: Opened,
     named: Mutex<HashMap<String, Opened>>,
     images: Mutex<HashMap<(String, String), Found>>,
+    /// The file's warnings, once it was read.
+    pub(crate) checks: OnceLock<Checks>,
     /// Cached results from elsewhere.
     pub(crate) imported: Imported,
     /// Those that were used or made.
@@ -85,6 +87,7 @@ impl<'a> Sources<'a> {
             main: Opened::default(),
             named: Mutex::default(),
             images: Mutex::default(),
+            checks: OnceLock::new(),
             imported: Imported::default(),
             exported: Mutex::default(),
         }

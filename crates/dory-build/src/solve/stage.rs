@@ -267,6 +267,11 @@ impl Stage<'_, '_> {
     }
 
     fn instruction(&mut self, line: &Located<Instruction>) -> Result<(), StageError> {
+        if let Some(checks) = self.solver.sources.checks.get() {
+            let (plan, teller) = (self.solver.plan, self.solver.teller);
+            let variables = InStage { env: &self.config.config.env, args: &self.args };
+            checks.undefined(line, plan.lexer(), &variables, plan, teller);
+        }
         match &line.value {
             Instruction::Arg(definitions) => {
                 for definition in definitions {

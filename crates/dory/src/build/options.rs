@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use dory_build::context::DirectoryContext;
 use dory_build::{
-    Annotation, CacheLocation, Entitlements, NamedContext, NetworkMode, NoCache, Output, PullPolicy, Request,
-    Secrets, Sink,
+    Annotation, CacheLocation, Entitlements, NamedContext, NetworkMode, NoCache, Output, Provenance,
+    PullPolicy, Request, Secrets, Sink,
 };
 use dory_types::{ImageReference, Timestamp};
 
@@ -100,6 +100,9 @@ pub struct Options {
     /// Write the image's id to a file.
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
+    /// Attest what the image was made of (`mode=min`).
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "mode=min")]
+    pub provenance: Option<String>,
     /// Write facts about the result to a file, in JSON.
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
@@ -112,6 +115,14 @@ pub struct Options {
     /// Where the cache and images are kept [default: the engine's, with `-build` behind it].
     #[arg(long, value_name = "DIR")]
     pub data_root: Option<PathBuf>,
+}
+
+fn provenance(text: &str) -> Result<Option<Provenance>> {
+    match text {
+        "true" | "mode=min" | "min" => Ok(Some(Provenance::Min)),
+        "false" => Ok(None),
+        other => bail!("provenance `{other}` is not supported: mode=min"),
+    }
 }
 
 impl Options {
@@ -140,6 +151,7 @@ impl Options {
                 other => bail!("no such network: `{other}`"),
             },
             source_date_epoch: epoch.map(|epoch| epoch_of(&epoch)).transpose()?,
+            provenance: self.provenance.as_deref().map(provenance).transpose()?.flatten(),
             outputs: self.outputs()?,
             names: self.tags.iter().map(|tag| image_name(tag)).collect::<Result<_>>()?,
             ..Request::default()
