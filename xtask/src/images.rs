@@ -8,8 +8,8 @@ use anyhow::Result;
 use crate::process::{run, script};
 use crate::{paths, setup};
 
-/// A stand-in for `docker:dind`: Debian's dockerd, and busybox for everything else.
-const DIND_PACKAGES: &str = "docker.io,iptables,iproute2,busybox-static,util-linux,mount,procps";
+/// A stand-in for `docker:dind`: Debian's dockerd and bash, and busybox for everything else.
+const DIND_PACKAGES: &str = "docker.io,bash,iptables,iproute2,busybox-static,util-linux,mount,procps";
 
 /// `extract` unpacks without running maintainer scripts, which saves most of the time; what those scripts would have
 /// linked is linked here.

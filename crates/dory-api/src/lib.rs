@@ -38,6 +38,6 @@ mod websocket;
 
 pub use error::ApiError;
 pub use hijack::{Hijack, StreamKind, Tunnel, UpgradeForm};
-pub use server::{Listener, Server};
+pub use server::{Connector, Listener, Server};
 pub use tls::{ServerTls, TlsError};
 pub use version::ApiVersion;

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use dory_engine::Engine;
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -100,6 +100,27 @@ async fn accept_tcp(listener: &TcpListener) -> io::Result<TcpStream> {
 #[derive(Debug)]
 pub struct Server {
     dispatcher: Dispatcher,
+    /// Turns true when the server ends.
+    stop: watch::Sender<bool>,
+}
+
+/// Makes connections to the API from within this process.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    dispatcher: Dispatcher,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Connector {
+    /// A new connection: this is the client's end. It ends with the server. Called on the runtime that serves the API.
+    ///
+    /// # Errors
+    /// Those of socketpair(2).
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        let (client, server) = UnixStream::pair()?;
+        tokio::spawn(connection::serve(Socket::Unix(server), self.dispatcher.clone(), self.stopped.clone()));
+        Ok(client)
+    }
 }
 
 impl Server {
@@ -108,7 +129,13 @@ impl Server {
         let version = engine.version().version;
         let buildkit = builds::buildkit(&engine);
         let router = routes::router(engine, &buildkit);
-        Self { dispatcher: Dispatcher::new(router, &version).with_buildkit(buildkit) }
+        let dispatcher = Dispatcher::new(router, &version).with_buildkit(buildkit);
+        Self { dispatcher, stop: watch::Sender::new(false) }
+    }
+
+    /// For connections that need no listener.
+    pub fn connector(&self) -> Connector {
+        Connector { dispatcher: self.dispatcher.clone(), stopped: self.stop.subscribe() }
     }
 
     /// Serves on every listener until `shutdown` completes; then takes no new connections, ends streams, and lets
@@ -117,7 +144,7 @@ impl Server {
     /// # Errors
     /// A listener that tokio cannot register.
     pub async fn serve(self, listeners: Vec<Listener>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        serve(self.dispatcher, listeners, shutdown).await
+        serve(self.dispatcher, self.stop, listeners, shutdown).await
     }
 }
 
@@ -127,11 +154,12 @@ impl Server {
 /// A listener that tokio cannot register.
 async fn serve(
     dispatcher: Dispatcher,
+    stop: watch::Sender<bool>,
     listeners: Vec<Listener>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listeners = listeners.into_iter().map(AsyncListener::new).collect::<io::Result<Vec<_>>>()?;
-    let (stop, stopped) = watch::channel(false);
+    let stopped = stop.subscribe();
     let mut acceptors = JoinSet::new();
     for listener in listeners {
         acceptors.spawn(accept(listener, dispatcher.clone(), stopped.clone()));

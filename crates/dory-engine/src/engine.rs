@@ -15,7 +15,7 @@ use dory_types::{ContainerId, ExecId, VolumeName};
 use tokio::sync::mpsc;
 
 use crate::apparmor::DefaultProfile;
-use crate::container::{Container, Registry};
+use crate::container::{Container, Guards, Registry};
 use crate::distribution::Transfers;
 use crate::events::Events;
 use crate::exec::Exec;
@@ -58,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) mounted_volumes: Mutex<HashMap<VolumeName, HashSet<ContainerId>>>,
     /// Made when first needed: it copies the whole binary.
     launcher: OnceLock<Launcher>,
+    pub(crate) guards: Guards,
     /// Made when first needed.
     pub(crate) builder: OnceLock<Arc<dory_build::Builder>>,
     /// Found when first needed, by trying.
@@ -214,6 +215,7 @@ impl Inner {
             execs: Mutex::default(),
             mounted_volumes: Mutex::default(),
             launcher: OnceLock::new(),
+            guards: Guards::new(),
             builder: OnceLock::new(),
             facilities: OnceLock::new(),
             ending: Default::default(),

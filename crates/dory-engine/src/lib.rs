@@ -52,6 +52,7 @@ pub use container::{
     BlkioEntry, BlkioStats, ClientStdin, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats,
     PidsStats, ThrottlingData,
 };
+pub use container::{CallerPath, GuardEvent, GuardedSocket};
 pub use distribution::{
     DistributionDescriptor, DistributionInspect, ErrorDetail, LoginResult, ProgressDetail, ProgressMessage,
     ProgressStream, PullImage, PushImage, SearchResult,

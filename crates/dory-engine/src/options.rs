@@ -19,8 +19,10 @@ pub enum PrivilegedMode {
 /// What a bind of the engine's own socket means (`-v /var/run/docker.sock:/var/run/docker.sock`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SocketMount {
-    /// It is refused: the socket hands the engine over.
+    /// The container gets a socket of its own ([`crate::GuardEvent`]), which shows it its own objects.
     #[default]
+    Guarded,
+    /// It is refused.
     Refuse,
     /// Docker's meaning: the socket itself is mounted.
     Raw,
@@ -67,6 +69,8 @@ pub struct EngineConfig {
     pub socket_mount: SocketMount,
     /// Where images are that other engines have as well, and write to; `None` for the data-root.
     pub image_store: Option<PathBuf>,
+    /// What a container made through its guarded socket is removed with it.
+    pub socket_cleanup: bool,
     /// Other engines' stores that this one uses from below.
     pub lower_stores: Vec<dory_store::LowerOptions>,
     /// How much a layer may unpack to.
@@ -113,6 +117,7 @@ impl EngineConfig {
             privileged: PrivilegedMode::default(),
             socket_mount: SocketMount::default(),
             image_store: None,
+            socket_cleanup: false,
             lower_stores: Vec::new(),
             unpack_limits: dory_store::UnpackLimits::default(),
             share_store: false,

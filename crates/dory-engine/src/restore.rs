@@ -184,6 +184,7 @@ impl Inner {
             });
             settle_freezer(&container);
             container.live().attachable = true;
+            self.begin_guard(&container);
             // On a full disk, too, an engine opens: the shim will be asked again.
             if let Err(error) = container.save() {
                 tracing::warn!(container.id = %container.id, %error, "Cannot keep that a container runs");

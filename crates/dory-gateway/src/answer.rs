@@ -48,7 +48,8 @@ pub(crate) fn narrowed(session: &Session, permitted: &Permitted, answer: Value) 
     match (answer, route.name().as_str()) {
         (Value::Object(answer), "GET /info") if !all => info(session, answer),
         (Value::Array(items), _) if route.group == Group::ContainersRead => objects(items)
-            .filter(|item| session.lists(item) || adopted(session, item))
+            .filter(|item| session.lists(item) || is_caller(session, item))
+            .take(permitted.limit().unwrap_or(usize::MAX))
             .map(named_image)
             .collect(),
         (Value::Array(items), _) if route.group == Group::ImagesRead => {
@@ -77,8 +78,8 @@ fn objects(items: Vec<Value>) -> impl Iterator<Item = Map<String, Value>> {
     items.into_iter().filter_map(|item| if let Value::Object(item) = item { Some(item) } else { None })
 }
 
-fn adopted(session: &Session, item: &Map<String, Value>) -> bool {
-    item.get("Id").and_then(Value::as_str).is_some_and(|id| session.adopted.contains(id))
+fn is_caller(session: &Session, item: &Map<String, Value>) -> bool {
+    item.get("Id").and_then(Value::as_str).is_some_and(|id| session.is_caller(id))
 }
 
 /// Requests are sent on with the image's id; people know its name.
@@ -175,7 +176,7 @@ pub(crate) fn hears(session: &Session, event: &Value) -> bool {
         return true;
     }
     match event.get("Type").and_then(Value::as_str) {
-        Some("container") => session.adopted.contains(id),
+        Some("container") => session.is_caller(id),
         Some("network") => session.seen().networks.contains(id),
         Some("volume") => session.seen().volumes.contains(id),
         _ => false,

@@ -115,7 +115,7 @@ impl Client {
             Stop::refused(error.status(), error.to_string())
         })?;
         let permitted = self.decide(&request).await?;
-        let version = request.version.unwrap_or(self.session.version);
+        let version = request.version.unwrap_or(self.session.version).max(permitted.version());
         self.forward(head, &permitted, version, body).await
     }
 

@@ -26,6 +26,6 @@ mod wire;
 pub use audit::Audit;
 pub use connection::serve;
 pub use server::{Listener, listen};
-pub use session::{Session, SessionOptions};
+pub use session::{Caller, CallerFuture, Session, SessionOptions};
 pub use upstream::{AddressError, Upstream};
 pub use wire::Stream;

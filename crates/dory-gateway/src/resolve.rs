@@ -32,7 +32,7 @@ pub(crate) async fn resolve(session: &Session, needs: &[Need], facts: &mut Facts
                 facts.counts.insert(*kind, own(session, *kind).await?.len());
             }
             Need::Path(path) => {
-                facts.paths.insert(path.clone(), path_meaning(session, path));
+                facts.paths.insert(path.clone(), path_meaning(session, path).await?);
             }
         }
     }
@@ -94,8 +94,11 @@ async fn container(session: &Session, name: &str) -> io::Result<Resolution> {
         return Ok(Resolution::Absent);
     };
     let id = text(&found, "/Id");
-    let mine = session.is_mine(found.pointer("/Config/Labels")) || session.adopted.contains(&id);
-    Ok(if mine { Resolution::Own(id) } else { Resolution::Foreign })
+    if session.is_mine(found.pointer("/Config/Labels")) {
+        return Ok(Resolution::Own(id));
+    }
+    let caller = session.is_caller(&id);
+    Ok(if caller { Resolution::Shared { id, name: name.to_owned() } } else { Resolution::Foreign })
 }
 
 async fn network(session: &Session, name: &str) -> io::Result<Resolution> {
@@ -108,6 +111,10 @@ async fn network(session: &Session, name: &str) -> io::Result<Resolution> {
     if session.is_mine(labels) && !matches!(full.as_str(), "bridge" | "host" | "none") {
         session.seen().networks.insert(id.clone());
         return Ok(Resolution::Own(id));
+    }
+    let members = found.get("Containers").and_then(Value::as_object);
+    if members.is_some_and(|members| members.keys().any(|id| session.is_caller(id))) && full != "host" {
+        return Ok(Resolution::Joined(id));
     }
     let joins = session.policy.networks.join.iter().any(|pattern| pattern.matches(&full));
     let shared = owner(labels).is_none() && joins;
@@ -199,11 +206,28 @@ pub(crate) async fn own(session: &Session, kind: Kind) -> io::Result<Vec<Value>>
     })
 }
 
-fn path_meaning(session: &Session, path: &str) -> PathMeaning {
+async fn path_meaning(session: &Session, path: &str) -> io::Result<PathMeaning> {
     let own = session.identity.socket.as_deref();
     if CONVENTIONAL.contains(&path) || Some(path) == own {
-        return PathMeaning::Socket;
+        return Ok(PathMeaning::Socket);
     }
+    let Some(caller) = &session.caller else { return Ok(host_path(session, path)) };
+    let meaning = caller.path(path).await?;
+    let rules = &session.policy.binds;
+    // Where the policy lets the session have something of the host, paths that are nothing to the caller are the host's.
+    match meaning {
+        PathMeaning::Missing | PathMeaning::Unusable(_) if rules.any || !rules.allow.is_empty() => {
+            match host_path(session, path) {
+                PathMeaning::Missing => Ok(meaning),
+                other => Ok(other),
+            }
+        }
+        meaning => Ok(meaning),
+    }
+}
+
+/// What a path of the host means.
+fn host_path(session: &Session, path: &str) -> PathMeaning {
     if !session.upstream.is_here() {
         let reason = "the engine runs elsewhere, and what its paths mean cannot be seen from here".to_owned();
         return PathMeaning::Unusable(reason);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use dory_policy::{BindRoot, Identity, Policy, VERSIONS};
+use dory_policy::{BindRoot, Identity, PathMeaning, Policy, VERSIONS};
 
 use crate::audit::Audit;
 use crate::upstream::Upstream;
@@ -23,11 +24,28 @@ pub struct SessionOptions {
     pub socket: Option<PathBuf>,
     /// Directories that it may mount beside those of the policy.
     pub binds: Vec<BindRoot>,
-    /// Containers that are its own although it did not make them: the one that it runs in.
-    pub adopted: BTreeSet<String>,
+    /// The value of its label, where it has to be the same as before; `None` for a new one.
+    pub owner: Option<String>,
+    /// The container that its requests come from.
+    pub caller: Option<Arc<dyn Caller>>,
     /// Where decisions are written.
     pub audit: Arc<Audit>,
 }
+
+/// The container that a session's requests come from. The session sees it, and may share what it has.
+pub trait Caller: std::fmt::Debug + Send + Sync {
+    /// Its full id.
+    fn id(&self) -> &str;
+
+    /// What a path of the container's means to the engine.
+    ///
+    /// # Errors
+    /// Those of looking; a path that cannot be mounted is a meaning.
+    fn path<'c>(&'c self, path: &'c str) -> CallerFuture<'c>;
+}
+
+/// What [`Caller::path`] answers.
+pub type CallerFuture<'c> = Pin<Box<dyn Future<Output = std::io::Result<PathMeaning>> + Send + 'c>>;
 
 /// One identity with its policy. Shared by its connections.
 #[derive(Debug)]
@@ -36,7 +54,7 @@ pub struct Session {
     pub(crate) policy: Policy,
     pub(crate) identity: Identity,
     pub(crate) upstream: Upstream,
-    pub(crate) adopted: BTreeSet<String>,
+    pub(crate) caller: Option<Arc<dyn Caller>>,
     pub(crate) audit: Arc<Audit>,
     /// Newest minor version of the API that both sides speak.
     pub(crate) version: u32,
@@ -65,14 +83,16 @@ impl Session {
     pub async fn begin(options: SessionOptions) -> std::io::Result<Arc<Self>> {
         let version = options.upstream.version().await?.min(VERSIONS.1);
         let socket = options.socket.as_deref().and_then(Path::to_str).map(str::to_owned);
-        let identity = Identity { owner: secret()?, socket, binds: options.binds };
+        let owner = options.owner.map_or_else(secret, Ok)?;
+        let in_container = options.caller.is_some();
+        let identity = Identity { owner, socket, in_container, binds: options.binds };
         let burst = options.policy.limits.requests_per_second.map_or(0.0, |rate| f64::from(rate) * 2.0);
         Ok(Arc::new(Self {
             name: options.name,
             policy: options.policy,
             identity,
             upstream: options.upstream,
-            adopted: options.adopted,
+            caller: options.caller,
             audit: options.audit,
             version,
             seen: Mutex::default(),
@@ -82,6 +102,11 @@ impl Session {
 
     pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True for the container that the session's requests come from.
+    pub(crate) fn is_caller(&self, id: &str) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.id() == id)
     }
 
     /// Takes one request out of the rate; false where there is none left.

@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::policy::BindRoot;
 
-/// Label that marks what a session made. Its value is a secret of 128 bits until the session shows it to itself, so that
-/// no image from a registry can claim to be somebody's.
-pub const OWNER_LABEL: &str = "io.dory.owner";
+pub use dory_types::OWNER_LABEL;
+
 /// Label of containers: the image as the caller named it, since the request is sent on with the image's id.
 pub const IMAGE_LABEL: &str = "io.dory.image";
 /// Labels that begin with this are ours.
@@ -22,6 +21,8 @@ pub struct Identity {
     pub owner: String,
     /// What a mount of the engine's socket becomes: the session's own socket, as a path where the upstream runs.
     pub socket: Option<String>,
+    /// The requests come from a container, which is listed with what is its own though it carries no label.
+    pub in_container: bool,
     /// Directories that this caller may mount beside those of the policy, such as the one that a job runs in.
     pub binds: Vec<BindRoot>,
 }
@@ -77,10 +78,21 @@ pub enum Resolution {
         /// The name that rules are matched with.
         name: String,
     },
+    /// A network, by its full id, that the caller itself is in; it may be joined and not changed.
+    Joined(String),
     /// A thing of somebody else's: for the caller the same as nothing.
     Foreign,
     /// Nothing.
     Absent,
+}
+
+/// What a container has mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mounted {
+    /// A path of the host.
+    Bind(String),
+    /// A volume, by name.
+    Volume(String),
 }
 
 /// What a path of the caller's means where the upstream runs.
@@ -88,10 +100,12 @@ pub enum Resolution {
 pub enum PathMeaning {
     /// A path of the host, without symbolic links.
     Host(String),
-    /// A path of the host that the caller's own mounts lead to: it may be mounted without a rule, for the caller has it.
+    /// A part of what the caller has mounted itself: it may be mounted without a rule, for the caller has it.
     Mine {
-        /// The path.
-        path: String,
+        /// What the caller has mounted.
+        mounted: Mounted,
+        /// What is meant below it; empty for all of it. Only our own engine is asked for parts of binds.
+        subpath: String,
         /// The caller cannot write there.
         read_only: bool,
     },

@@ -22,7 +22,7 @@ pub(crate) fn may_name(judgement: &mut Judgement<'_>, name: &str) {
     }
     match judgement.name(Kind::Image, &name) {
         None | Some(Resolution::Own(_) | Resolution::Absent) => {}
-        Some(Resolution::Shared { .. } | Resolution::Foreign) => {
+        Some(Resolution::Shared { .. } | Resolution::Joined(_) | Resolution::Foreign) => {
             judgement.refuse("images.tag", format!("the name {name:?} is taken by somebody else's image"));
         }
     }

@@ -37,11 +37,24 @@ pub(crate) struct Judgement<'j> {
     pub refusal: Option<Refusal>,
     pub changes: Vec<Change>,
     pub needs: Vec<Need>,
+    /// The oldest minor version of the API that knows what is sent on; 0 for any.
+    pub version: u32,
+    /// Mounts that were written as binds.
+    pub mounts: Vec<Value>,
 }
 
 impl<'j> Judgement<'j> {
     pub fn new(policy: &'j Policy, identity: &'j Identity, facts: &'j Facts) -> Self {
-        Self { policy, identity, facts, refusal: None, changes: Vec::new(), needs: Vec::new() }
+        Self {
+            policy,
+            identity,
+            facts,
+            refusal: None,
+            changes: Vec::new(),
+            needs: Vec::new(),
+            version: 0,
+            mounts: Vec::new(),
+        }
     }
 
     /// Refuses with 403.
@@ -91,6 +104,10 @@ impl<'j> Judgement<'j> {
                 self.refuse("objects", format!("the {} `{name}` is the operator's", kind.noun()));
                 None
             }
+            Resolution::Joined(_) => {
+                self.refuse("objects", format!("the {} `{name}` is the operator's", kind.noun()));
+                None
+            }
             Resolution::Foreign | Resolution::Absent => {
                 self.answer(404, "objects", kind.absent(name));
                 None
@@ -101,12 +118,22 @@ impl<'j> Judgement<'j> {
     /// The id of a thing that the session may look at: its own, or one that is shared.
     pub fn visible(&mut self, kind: Kind, name: &str) -> Option<String> {
         match self.name(kind, name)? {
-            Resolution::Own(id) | Resolution::Shared { id, .. } => Some(id),
+            Resolution::Own(id) | Resolution::Joined(id) | Resolution::Shared { id, .. } => Some(id),
             Resolution::Foreign | Resolution::Absent => {
                 self.answer(404, "objects", kind.absent(name));
                 None
             }
         }
+    }
+
+    /// As [`Self::visible`], for a name within a body: clients would take 404 for a missing image, and pull it.
+    pub fn referred(&mut self, kind: Kind, name: &str) -> Option<String> {
+        let before = self.refusal.is_some();
+        let found = self.visible(kind, name);
+        if let Some(refusal) = self.refusal.as_mut().filter(|refusal| !before && refusal.status == 404) {
+            refusal.status = 400;
+        }
+        found
     }
 
     /// Refuses where the session already has `limit` things of `kind`.

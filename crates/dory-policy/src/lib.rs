@@ -24,7 +24,7 @@ mod request;
 mod route;
 mod shape;
 
-pub use facts::{Facts, IMAGE_LABEL, Identity, Kind, Need, OWNER_LABEL, PathMeaning, Resolution};
+pub use facts::{Facts, IMAGE_LABEL, Identity, Kind, Mounted, Need, OWNER_LABEL, PathMeaning, Resolution};
 pub use image::familiar;
 pub use json::{JsonError, parse as parse_json};
 pub use judge::{Change, Refusal};

@@ -192,6 +192,15 @@ pub(crate) fn tags(judgement: &mut Judgement<'_>, value: Value) -> Option<Value>
     Some(names.into())
 }
 
+/// A parameter that says nothing, in whichever way clients write that.
+pub(crate) fn nothing(judgement: &mut Judgement<'_>, value: Value) -> Option<Value> {
+    if matches!(value.as_str(), Some("" | "null" | "[]" | "{}")) {
+        None
+    } else {
+        judge::never(judgement, value)
+    }
+}
+
 pub(crate) fn build_network(judgement: &mut Judgement<'_>, value: Value) -> Option<Value> {
     if !matches!(value.as_str(), Some("" | "default" | "bridge" | "none")) {
         judgement.refuse("networks.join", "a build may use the default network, or none");

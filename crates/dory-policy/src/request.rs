@@ -73,6 +73,8 @@ impl RequestError {
     /// HTTP status.
     pub fn status(&self) -> u16 {
         match self {
+            // `docker inspect` asks for one kind of thing after the other, and goes on after 404 only.
+            Self::Route { method, .. } if matches!(method.as_str(), "GET" | "HEAD") => 404,
             Self::Route { .. } => 403,
             _ => 400,
         }
@@ -202,6 +204,8 @@ pub struct Permitted {
     body: Option<Vec<u8>>,
     registry_auth: Option<String>,
     route: &'static Route,
+    limit: Option<usize>,
+    version: u32,
     changes: Vec<Change>,
 }
 
@@ -229,6 +233,16 @@ impl Permitted {
     /// What kind of request it is.
     pub fn route(&self) -> &'static Route {
         self.route
+    }
+
+    /// How many things the answer may list, where the other side could not count them.
+    pub fn limit(&self) -> Option<usize> {
+        self.limit
+    }
+
+    /// The oldest minor version of the API that it can be sent on in; 0 for any.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// What rules changed.
@@ -263,6 +277,7 @@ impl Policy {
             (Body::Json(fields), Some(body)) => Some(judgement.object(fields, body.clone())),
             _ => None,
         };
+        let limit = if lists_caller(&judgement, route) { list_all(&mut query) } else { None };
         whole(&mut judgement, route, &mut query, body.as_mut());
         let mut target = route.path(&name.unwrap_or_default());
         if !query.is_empty() {
@@ -275,6 +290,8 @@ impl Policy {
             body: body.map(|body| Value::Object(body).to_string().into_bytes()),
             registry_auth: request.registry_auth.clone(),
             route,
+            limit,
+            version: judgement.version,
             changes: std::mem::take(&mut judgement.changes),
         };
         decided(judgement, Some(permitted))
@@ -283,6 +300,21 @@ impl Policy {
 
 fn removes_image(route: &Route) -> bool {
     route.method == "DELETE" && matches!(route.path.first(), Some(route::Part::Word("images")))
+}
+
+/// True for a list of containers for one of them: it has no label to be chosen by, so the answer is narrowed.
+fn lists_caller(judgement: &Judgement<'_>, route: &Route) -> bool {
+    judgement.identity.in_container
+        && route.action == Action::List
+        && route.group == crate::Group::ContainersRead
+}
+
+/// Asks for all containers where some were asked for (`docker ps --last 3`): which they are is known afterwards.
+fn list_all(query: &mut Map<String, Value>) -> Option<usize> {
+    let limit = query.remove("limit")?.as_i64()?;
+    let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0)?;
+    query.insert("all".to_owned(), true.into());
+    Some(limit)
 }
 
 /// What concerns the request as a whole.
@@ -303,6 +335,7 @@ fn whole(
         // Images that are shared carry no label; the answer is narrowed instead.
         (Action::List, _)
             if own
+                && !lists_caller(judgement, route)
                 && route.group != crate::Group::ImagesRead
                 && route.group != crate::Group::NetworksRead =>
         {

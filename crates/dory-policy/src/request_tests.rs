@@ -3,13 +3,18 @@
 use serde_json::json;
 
 use super::*;
-use crate::facts::{Kind, PathMeaning, Resolution};
+use crate::facts::{Kind, Mounted, PathMeaning, Resolution};
 use crate::policy::BindRoot;
 
 const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 fn identity() -> Identity {
-    Identity { owner: "secret".into(), socket: Some("/run/session.sock".into()), binds: Vec::new() }
+    Identity {
+        owner: "secret".into(),
+        socket: Some("/run/session.sock".into()),
+        in_container: false,
+        binds: Vec::new(),
+    }
 }
 
 fn facts() -> Facts {
@@ -42,7 +47,22 @@ fn facts() -> Facts {
         ("/work/link", PathMeaning::Host("/etc".into())),
         ("/workplace", PathMeaning::Host("/workplace".into())),
         ("/ro/x", PathMeaning::Host("/ro/x".into())),
-        ("/inside", PathMeaning::Mine { path: "/host/inside".into(), read_only: false }),
+        (
+            "/inside",
+            PathMeaning::Mine {
+                mounted: Mounted::Bind("/host/inside".into()),
+                subpath: "part".into(),
+                read_only: true,
+            },
+        ),
+        (
+            "/data",
+            PathMeaning::Mine {
+                mounted: Mounted::Volume("data".into()),
+                subpath: "".into(),
+                read_only: false,
+            },
+        ),
         ("/var/run/docker.sock", PathMeaning::Socket),
         ("/missing", PathMeaning::Missing),
     ] {
@@ -222,10 +242,7 @@ fn rules_change_what_they_say_they_change() {
     assert!(host.get("Privileged").is_none() && host.get("RestartPolicy").is_none());
     assert_eq!((&host["Memory"], &host["PidsLimit"]), (&json!(4_i64 << 30), &json!(4096)));
     assert_eq!(host["NanoCpus"], 2_000_000_000_i64);
-    assert_eq!(
-        host["Binds"],
-        json!(["/run/session.sock:/var/run/docker.sock:rw", "/ro/x:/x:ro", "/host/inside:/y"])
-    );
+    assert_eq!(host["Binds"], json!(["/run/session.sock:/var/run/docker.sock:rw", "/ro/x:/x:ro"]));
     assert_eq!(host["PortBindings"]["80/tcp"], json!([{"HostIp": "127.0.0.1", "HostPort": "8080"}]));
     for rule in [
         "containers.privileged",
@@ -525,4 +542,39 @@ fn credentials_are_written_anew() {
     for wrong in ["!", "bm90IGpzb24=", &URL_SAFE.encode(r#"{"username":"a","username":"b"}"#)] {
         assert!(read(wrong).is_err(), "17: {wrong}");
     }
+}
+
+#[test]
+fn what_the_caller_has_mounted_goes_on_as_a_part_of_it() {
+    let host = json!({
+        "Binds": ["/inside:/y:rslave", "/data:/z"],
+        "Mounts": [{"Type": "bind", "Source": "/inside", "Target": "/m", "BindOptions": {"Subpath": "../.."}}],
+    });
+    let (body, changes) = sent(create(&policy("ci"), &json!({ "HostConfig": host })));
+    assert_eq!(body["HostConfig"]["Binds"], json!([]));
+    let part = json!({"Subpath": "part"});
+    assert_eq!(
+        body["HostConfig"]["Mounts"],
+        json!([
+            {"Type": "bind", "Source": "/host/inside", "Target": "/m", "ReadOnly": true, "BindOptions": part},
+            {"Type": "bind", "Source": "/host/inside", "Target": "/y", "ReadOnly": true, "BindOptions": part},
+            {"Type": "volume", "Source": "data", "Target": "/z", "ReadOnly": false, "VolumeOptions": {"NoCopy": true}},
+        ])
+    );
+    assert!(changes.contains(&"binds.allow"), "{changes:?}");
+}
+
+#[test]
+fn a_container_is_listed_with_what_it_made() {
+    let read = |identity: &Identity| {
+        let raw = Raw { method: "GET", target: "/containers/json?limit=2", ..Raw::default() };
+        match policy("dev").judge(&Request::read(raw).unwrap(), identity, &facts()) {
+            Verdict::Permit(permitted) => (permitted.target().to_owned(), permitted.limit()),
+            other => panic!("not permitted: {other:?}"),
+        }
+    };
+    let (target, limit) = read(&identity());
+    assert!(target.contains("secret") && target.contains("limit=2") && limit.is_none(), "{target}");
+    let (target, limit) = read(&Identity { in_container: true, ..identity() });
+    assert_eq!((target.as_str(), limit), ("/containers/json?all=1", Some(2)));
 }

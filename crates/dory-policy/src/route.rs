@@ -112,6 +112,8 @@ const fn word(word: &'static str) -> Part {
     Part::Word(word)
 }
 const CONTAINER: Part = Part::Own(Kind::Container);
+/// What a session has not made it may look at where it is the container that the session belongs to.
+const SEEN: Part = Part::Visible(Kind::Container);
 const EXEC: Part = Part::Own(Kind::Exec);
 const IMAGE: Part = Part::Visible(Kind::Image);
 const OWN_IMAGE: Part = Part::Own(Kind::Image);
@@ -144,18 +146,18 @@ pub(crate) static ROUTES: &[Route] = routes! {
 
     "GET" [word("containers"), word("json")] ContainersRead List
         [flag("all"), number("limit"), flag("size"), FILTERS] Body::None => Filtered;
-    "GET" [word("containers"), CONTAINER, word("json")] ContainersRead Plain [flag("size")] Body::None => Filtered;
-    "GET" [word("containers"), CONTAINER, word("top")] ContainersRead Plain [text("ps_args")] Body::None => Stream;
-    "GET" [word("containers"), CONTAINER, word("logs")] ContainersRead Plain
+    "GET" [word("containers"), SEEN, word("json")] ContainersRead Plain [flag("size")] Body::None => Filtered;
+    "GET" [word("containers"), SEEN, word("top")] ContainersRead Plain [text("ps_args")] Body::None => Stream;
+    "GET" [word("containers"), SEEN, word("logs")] ContainersRead Plain
         [flag("follow"), flag("stdout"), flag("stderr"), text("since"), text("until"), flag("timestamps"), text("tail"),
             flag("details")] Body::None => Stream;
-    "GET" [word("containers"), CONTAINER, word("changes")] ContainersRead Plain [] Body::None => Stream;
-    "GET" [word("containers"), CONTAINER, word("stats")] ContainersRead Plain
+    "GET" [word("containers"), SEEN, word("changes")] ContainersRead Plain [] Body::None => Stream;
+    "GET" [word("containers"), SEEN, word("stats")] ContainersRead Plain
         [flag("stream"), flag("one-shot")] Body::None => Stream;
-    "POST" [word("containers"), CONTAINER, word("wait")] ContainersRead Plain [text("condition")] Body::None => Stream;
-    "GET" [word("containers"), CONTAINER, word("export")] FilesRead Plain [] Body::None => Stream;
-    "GET" [word("containers"), CONTAINER, word("archive")] FilesRead Plain [text("path")] Body::None => Stream;
-    "HEAD" [word("containers"), CONTAINER, word("archive")] FilesRead Plain [text("path")] Body::None => Stream;
+    "POST" [word("containers"), SEEN, word("wait")] ContainersRead Plain [text("condition")] Body::None => Stream;
+    "GET" [word("containers"), SEEN, word("export")] FilesRead Plain [] Body::None => Stream;
+    "GET" [word("containers"), SEEN, word("archive")] FilesRead Plain [text("path")] Body::None => Stream;
+    "HEAD" [word("containers"), SEEN, word("archive")] FilesRead Plain [text("path")] Body::None => Stream;
     "PUT" [word("containers"), CONTAINER, word("archive")] FilesWrite Plain
         [text("path"), flag("noOverwriteDirNonDir"), flag("copyUIDGID")] Body::Archive => Stream;
 
@@ -203,7 +205,7 @@ pub(crate) static ROUTES: &[Route] = routes! {
 
     "POST" [word("build")] Build Build
         [text("dockerfile"), field("t", Texts, query::tags), refused("extrahosts"), refused("remote"), flag("q"),
-            flag("nocache"), refused("cachefrom"), text("pull"), flag("rm"), flag("forcerm"),
+            flag("nocache"), field("cachefrom", Text, query::nothing), text("pull"), flag("rm"), flag("forcerm"),
             field("memory", Int, resource::memory), field("memswap", Int, resource::swap), number("cpushares"),
             text("cpusetcpus"), text("cpusetmems"), field("cpuperiod", Int, resource::quota),
             field("cpuquota", Int, resource::quota), text("buildargs"), number("shmsize"), flag("squash"),

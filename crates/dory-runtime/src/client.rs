@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use dory_types::ExecId;
@@ -156,6 +156,17 @@ impl ShimClient {
         let (reply, _, mut descriptors) = self.ask_with(&Request::Network, held)?;
         done(reply)?;
         Ok(descriptors.pop())
+    }
+
+    /// The listening socket that the container has in place of the engine's; `None` where it has none. The shim keeps it too:
+    /// who connects while no engine lives waits for the next one.
+    ///
+    /// # Errors
+    /// As [`ShimError`].
+    pub fn guarded_socket(&self) -> Result<Option<UnixListener>, ShimError> {
+        let (reply, _, mut descriptors) = self.ask(&Request::GuardedSocket)?;
+        done(reply)?;
+        Ok(descriptors.pop().map(UnixListener::from))
     }
 
     fn ask(&self, request: &Request) -> Result<(Reply, UnixStream, Vec<OwnedFd>), ShimError> {

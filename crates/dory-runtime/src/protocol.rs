@@ -24,6 +24,10 @@ use crate::spec::{ConsoleSize, ContainerSpec, ExecSpec};
 
 /// Name of the shim's listening socket in the container's runtime directory.
 pub const SOCKET_NAME: &str = "shim.sock";
+/// Directory in the container's runtime directory, closed to everybody but root, with the container's own API socket.
+pub const GUARD_DIRECTORY: &str = "guard";
+/// Name of that socket.
+pub const GUARD_SOCKET: &str = "docker.sock";
 /// Name of the exit record in the container's directory.
 pub const EXIT_RECORD_NAME: &str = "exit.json";
 /// Name of the log in the container's directory; rotated ones have a number behind it.
@@ -95,6 +99,9 @@ pub enum Request {
     /// Answered with [`Reply::Done`] and a descriptor of the container's network namespace, where that is not the engine's.
     /// Descriptors that come with the request are held as those of [`Launch::Run`] are.
     Network,
+    /// Answered with [`Reply::Done`] and the listening socket of [`crate::spec::ContainerSpec::guarded_socket`], where there
+    /// is one.
+    GuardedSocket,
 }
 
 /// The answer to a [`Request`].

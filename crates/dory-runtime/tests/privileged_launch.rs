@@ -201,6 +201,7 @@ fn spec(id: ContainerId, path: &Path, args: &[&str]) -> ContainerSpec {
         log: LogConfig { driver: LogDriver::JsonFile(Default::default()), ..Default::default() },
         directory: path.join("container"),
         runtime_directory: path.join("run"),
+        guarded_socket: false,
         dies_with_parent: false,
     }
 }

@@ -1,5 +1,9 @@
 //! Ids, names, references and digests as newtypes, and nothing that does I/O.
 
+/// Label that marks what a session of the gateway, or a container's guarded socket, made. Its value is a secret of its owner,
+/// so that no image from a registry can claim to be somebody's.
+pub const OWNER_LABEL: &str = "io.dory.owner";
+
 mod boolean;
 mod causes;
 mod digest;

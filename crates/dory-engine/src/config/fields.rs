@@ -183,7 +183,7 @@ fn mount_fields() -> Table {
             "BindOptions",
             json!({
                 "Propagation": "rslave", "NonRecursive": true, "CreateMountpoint": true,
-                "ReadOnlyNonRecursive": true, "ReadOnlyForceRecursive": true,
+                "ReadOnlyNonRecursive": true, "ReadOnlyForceRecursive": true, "Subpath": "x",
             }),
             Honoured,
         ),

@@ -57,6 +57,10 @@ pub struct BindOptions {
     /// `ReadOnly` must cover the mounts below too.
     #[serde(skip_serializing_if = "is_zero")]
     pub read_only_force_recursive: bool,
+    /// What is mounted below the source; links in it lead nowhere outside of the source. Dory's own, named like that of
+    /// `VolumeOptions`: guarded sockets translate paths of containers with it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub subpath: String,
 }
 
 /// API 1.51, `Mount.VolumeOptions`.

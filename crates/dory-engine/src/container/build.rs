@@ -154,6 +154,7 @@ impl Inner {
             points: Vec::new(),
             user_namespace,
             log: LogConfig { driver: LogDriver::None, ..LogConfig::default() },
+            guard_owner: None,
             run: None,
         };
         let container = Container::new(record, snapshot.directory.clone(), self.runtime_directory(id));

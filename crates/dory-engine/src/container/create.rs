@@ -218,6 +218,7 @@ impl Inner {
                 points,
                 user_namespace: user_namespace.clone(),
                 log,
+                guard_owner: None,
                 run: None,
             };
             let container = Container::new(record, snapshot.directory.clone(), self.runtime_directory(id));

@@ -43,6 +43,7 @@ impl Inner {
             shared_memory: None,
             shm_size: 0,
             shared_store: None,
+            guarded_socket: false,
             cgroup: None,
             log: record.log.clone(),
             directory: container.directory.clone(),

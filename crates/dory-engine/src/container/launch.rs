@@ -20,6 +20,7 @@ use dory_types::Timestamp;
 use tokio::sync::oneshot;
 
 use super::files::write_etc_files;
+use super::guard;
 use super::name::random_bytes;
 use super::object::Container;
 use super::record::{Record, Run};
@@ -152,7 +153,7 @@ impl Inner {
         let modes = Modes::parse(&record.host_config)?;
         let joined = self.joined(&modes)?;
         self.use_volumes(&record.points, &container.id)?;
-        let points = self.points_to_mount(&record)?;
+        let (points, guard) = self.points_to_mount(&record)?;
         let snapshot = self
             .store
             .snapshot(&container.id)
@@ -167,10 +168,16 @@ impl Inner {
             endpoints,
             sandbox_id: dory_types::NetworkId::from_bytes(random_bytes()).to_string(),
             ports: Vec::new(),
+            guard,
             published_on: None,
             facts: Vec::new(),
         };
-        container.update(|record| record.run = Some(run));
+        container.update(|record| {
+            record.run = Some(run);
+            if guard.is_some() {
+                record.guard_owner.get_or_insert_with(guard::new_owner);
+            }
+        });
         fault_point!("start.address-taken");
         make_runtime_directory(container)?;
         fault_point!("start.runtime-directory-made");
@@ -211,6 +218,7 @@ impl Inner {
             files: files.mounts(),
             shared_memory: self.shared_memory(container, &modes)?,
             shm_size: record.host_config.shm_size,
+            guarded_socket: guard.is_some(),
             shared_store: self.shared_store(container, &record.host_config)?,
             cgroup: (!group.is_none()).then_some(group),
             log: record.log.clone(),
@@ -272,6 +280,7 @@ impl Inner {
             tracing::warn!(container.id = %container.id, %error, "Cannot keep that a container runs");
         }
         fault_point!("start.recorded");
+        self.begin_guard(container);
         self.publish_mounts(&record, "mount");
         self.events.publish("container", "start", container.id.as_str(), record.event_attributes());
         Ok(started)
@@ -337,6 +346,7 @@ impl Inner {
         self.leave_volumes(&container.id);
         let record = container.record();
         let Some(run) = &record.run else { return };
+        self.end_guard(container);
         if !run.group.is_none() {
             // With a pid namespace of its own nothing is left; without one, the container's other processes are.
             if run.group.processes().is_ok_and(|processes| !processes.is_empty())

@@ -10,6 +10,7 @@ mod details;
 mod exec_process;
 mod exit;
 mod files;
+mod guard;
 mod health;
 mod inspect;
 mod launch;
@@ -34,6 +35,7 @@ mod volumes;
 
 pub(crate) use exit::stored_exit;
 pub(crate) use files::update_etc_files;
+pub(crate) use guard::Guards;
 pub(crate) use inspect::STORAGE_DRIVER;
 pub(crate) use name::random_bytes;
 pub(crate) use object::Container;
@@ -50,6 +52,7 @@ pub use details::{
     ContainerDetails, ContainerSummary, GraphDriver, MountPoint, NetworkSettings, PortSummary,
     SummaryHostConfig, SummaryNetworkSettings, TopTable,
 };
+pub use guard::{CallerPath, GuardEvent, GuardedSocket};
 pub use request::{
     AttachOptions, CreateContainer, CreatedContainer, ListOptions, LogOptions, PrunedContainers,
     RemoveOptions, StopOptions, WaitCondition, WaitOutcome,

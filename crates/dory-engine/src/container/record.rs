@@ -44,6 +44,10 @@ pub(crate) struct Record {
     /// Where the container's ids lie; fixed at creation, because its files belong to them.
     pub(crate) user_namespace: UserNamespace,
     pub(crate) log: dory_log::LogConfig,
+    /// Marks what the container makes through its guarded socket ([`dory_types::OWNER_LABEL`]); a secret, made when it first
+    /// needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guard_owner: Option<String>,
     /// The present or the last run.
     pub(crate) run: Option<Run>,
 }
@@ -57,10 +61,20 @@ pub(crate) struct Run {
     /// Names the network namespace in the API.
     pub(crate) sandbox_id: String,
     pub(crate) ports: Vec<PortMapping>,
+    /// It has a guarded socket, and what that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guard: Option<GuardedMount>,
     /// The endpoint to which the published ports lead.
     pub(crate) published_on: Option<PublishedOn>,
     /// What the surroundings refused and nobody asked for by name.
     pub(crate) facts: Vec<String>,
+}
+
+/// How a container has its guarded socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GuardedMount {
+    /// Every mount of it is read-only, which its policy follows.
+    pub(crate) read_only: bool,
 }
 
 /// A place in a network.

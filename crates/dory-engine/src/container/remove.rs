@@ -54,6 +54,8 @@ impl Engine {
 
     /// Removes a container that does not run, and whose lifecycle lock the caller holds.
     pub(crate) async fn remove_locked(&self, container: &Arc<Container>, volumes: bool) -> Result<()> {
+        // Before it goes: an engine that dies in the middle leaves the container, and with it who to clean up after.
+        self.clean_up_after(container).await;
         let (inner, target) = (Arc::clone(&self.inner), Arc::clone(container));
         blocking(move || inner.remove(&target, volumes)).await?;
         self.forget_execs(container);

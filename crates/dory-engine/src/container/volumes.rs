@@ -9,10 +9,13 @@ use dory_types::{ContainerId, VolumeName};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
-use super::record::Record;
+use super::record::{GuardedMount, Record};
 use crate::config::{ContainerConfig, HostConfig};
 use crate::engine::Inner;
-use crate::mount::{Point, PointKind, clean, from_mount, own_socket, parse_bind, parse_volumes_from};
+use crate::mount::{
+    Point, PointKind, SocketMeaning, check_socket, clean, covers, from_mount, parse_bind, parse_volumes_from,
+    socket_meaning,
+};
 use crate::{EngineError, Result};
 
 impl Inner {
@@ -44,7 +47,7 @@ impl Inner {
             let point = from_mount(mount)?;
             if point.kind == PointKind::Bind
                 && !point.create_source
-                && own_socket(&point, &self.options)?.is_none()
+                && check_socket(&point, &self.options)?.is_none()
                 && !Path::new(&point.source).exists()
             {
                 return Err(EngineError::invalid(format!(
@@ -78,7 +81,7 @@ impl Inner {
             }
         }
         for point in &points {
-            own_socket(point, &self.options)?;
+            check_socket(point, &self.options)?;
         }
         Ok(points)
     }
@@ -188,16 +191,15 @@ impl Inner {
     }
 
     /// The points as a start mounts them: with sources that exist, and the engine's socket where that is meant.
-    pub(super) fn points_to_mount(&self, record: &Record) -> Result<Vec<Point>> {
+    ///
+    /// With it how the container has a guarded socket of its own, if it has one.
+    pub(super) fn points_to_mount(&self, record: &Record) -> Result<(Vec<Point>, Option<GuardedMount>)> {
         let mut points = record.points.clone();
-        for point in &mut points {
-            if let Some(socket) = own_socket(point, &self.options)? {
-                point.source = socket.to_string_lossy().into_owned();
-                point.create_source = false;
-            }
-        }
+        let guard = self.put_sockets(record, &mut points)?;
         for point in &points {
             match point.kind {
+                // The shim makes it.
+                PointKind::Bind if point.socket => {}
                 PointKind::Tmpfs => {}
                 PointKind::Volume => {
                     if !Path::new(&point.source).exists() {
@@ -221,7 +223,45 @@ impl Inner {
                 }
             }
         }
-        Ok(points)
+        Ok((points, guard))
+    }
+
+    /// Puts the sockets that are meant in the place of the engine's own, also where a directory above one is mounted.
+    pub(super) fn put_sockets(
+        &self,
+        record: &Record,
+        points: &mut Vec<Point>,
+    ) -> Result<Option<GuardedMount>> {
+        let mut guard: Option<GuardedMount> = None;
+        let (socket, own) = self.guarded_socket_of(record);
+        let mut covering = Vec::new();
+        for point in points.iter_mut() {
+            match socket_meaning(point, &self.options)? {
+                Some(SocketMeaning::Raw(socket)) => {
+                    point.source = socket.to_string_lossy().into_owned();
+                    point.create_source = false;
+                }
+                Some(SocketMeaning::Guarded) => {
+                    point.source = socket.to_string_lossy().into_owned();
+                    point.create_source = false;
+                    point.socket = true;
+                    let read_only = guard.is_none_or(|guard| guard.read_only) && !point.writable;
+                    guard = Some(GuardedMount { read_only });
+                }
+                Some(SocketMeaning::Shared) => {
+                    point.create_source = false;
+                    point.socket = true;
+                }
+                None => covering.extend(covers(point, &self.options, &socket)),
+            }
+        }
+        covering.retain(|cover| !points.iter().any(|point| point.destination == cover.destination));
+        for point in covering.iter().filter(|point| point.socket) {
+            let read_only = guard.is_none_or(|guard| guard.read_only) && !point.writable;
+            guard = Some(GuardedMount { read_only });
+        }
+        points.extend(covering);
+        Ok(guard.filter(|_| own))
     }
 
     /// The containers that use a volume.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use bind::parse_bind;
 pub(crate) use options::{from_mount, parse_volumes_from};
-pub(crate) use socket::own_socket;
+pub(crate) use socket::{SocketMeaning, check_socket, covers, socket_meaning};
 
 use crate::container::MountPoint;
 
@@ -64,6 +64,9 @@ pub(crate) struct Point {
     pub(crate) subpath: String,
     /// Options of a tmpfs.
     pub(crate) tmpfs: String,
+    /// A socket of ours, which a start puts in the place of the engine's: mounted with its ids as they are.
+    #[serde(skip)]
+    pub(crate) socket: bool,
     /// Labels and options of a volume that has to be made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) volume_labels: Option<std::collections::BTreeMap<String, String>>,
@@ -88,6 +91,7 @@ impl Point {
             create_source: false,
             subpath: String::new(),
             tmpfs: String::new(),
+            socket: false,
             volume_labels: None,
             volume_options: None,
         }

@@ -69,6 +69,9 @@ fn bind(
         // What is mounted below later would come in writable.
         return Err(invalid("option ReadOnlyForceRecursive needs the propagation private or rprivate"));
     }
+    if options.subpath.starts_with('/') || options.subpath.split('/').any(|part| part == "..") {
+        return Err(invalid("subpath must be a relative path within the source"));
+    }
     let propagation =
         if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
     Ok(Point {
@@ -77,6 +80,7 @@ fn bind(
         recursive: !options.non_recursive,
         recursive_readonly: mount.read_only && !options.non_recursive && !options.read_only_non_recursive,
         create_source: options.create_mountpoint,
+        subpath: options.subpath,
         ..Point::new(PointKind::Bind, destination)
     })
 }

@@ -60,6 +60,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) shm_size: i64,
     /// What of this engine's store the container may use from below.
     pub(crate) shared_store: Option<dory_store::Share>,
+    /// The shim listens for the container's own API socket.
+    pub(crate) guarded_socket: bool,
     pub(crate) cgroup: Option<Group>,
     pub(crate) log: dory_log::LogConfig,
     pub(crate) directory: PathBuf,
@@ -105,6 +107,7 @@ pub(crate) fn build(input: SpecInput<'_>) -> Result<ContainerSpec, EngineError> 
         log: input.log,
         directory: input.directory,
         runtime_directory: input.runtime_directory,
+        guarded_socket: input.guarded_socket,
         dies_with_parent: false,
     })
 }

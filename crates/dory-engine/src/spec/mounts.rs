@@ -216,7 +216,7 @@ fn of_source(point: &Point, user: &UserNamespace) -> Mount {
             path: PathBuf::from(&point.source),
             subpath: point.subpath.clone(),
             recursive: point.recursive,
-            id_mapped: user.is_new(),
+            id_mapped: user.is_new() && !point.socket,
         },
         flags: MountFlags { readonly: !point.writable, recursive_readonly: point.recursive_readonly, ..NONE },
         propagation: point.runtime_propagation(),

@@ -34,6 +34,7 @@ fn spec(host: &str) -> ContainerSpec {
         shared_memory: None,
         shm_size: 64 << 20,
         shared_store: None,
+        guarded_socket: false,
         cgroup: Some(Group::none()),
         log: dory_log::LogConfig::default(),
         directory: "/c".into(),

@@ -132,7 +132,7 @@ fn mode(
     if mode == "host" {
         host_namespace(judgement, namespace, &format!("the host's {namespace:?} namespace").to_lowercase());
     } else if let Some(name) = mode.strip_prefix("container:") {
-        return judgement.own(Kind::Container, name).map(|id| format!("container:{id}").into());
+        return judgement.referred(Kind::Container, name).map(|id| format!("container:{id}").into());
     } else if !others.contains(&mode.as_str()) {
         judgement.refuse("model", format!("the mode {mode:?} is not known"));
     }
@@ -162,7 +162,7 @@ fn cgroup_namespace(judgement: &mut Judgement<'_>, value: Value) -> Option<Value
 fn network_mode(judgement: &mut Judgement<'_>, value: Value) -> Option<Value> {
     let mode = judge::text(value);
     if let Some(name) = mode.strip_prefix("container:") {
-        return judgement.own(Kind::Container, name).map(|id| format!("container:{id}").into());
+        return judgement.referred(Kind::Container, name).map(|id| format!("container:{id}").into());
     }
     match mode.as_str() {
         "" | "default" => Some(mode.into()),
@@ -294,7 +294,7 @@ fn volumes_from(judgement: &mut Judgement<'_>, value: Value) -> Option<Value> {
         if mode.is_some_and(|mode| !matches!(mode, "ro" | "rw" | "z" | "Z")) {
             judgement.refuse("model", format!("the mode of {source:?} is not known"));
         }
-        let Some(id) = judgement.own(Kind::Container, name) else { continue };
+        let Some(id) = judgement.referred(Kind::Container, name) else { continue };
         sources.push(mode.map_or(id.clone(), |mode| format!("{id}:{mode}")));
     }
     Some(sources.into())
@@ -305,7 +305,7 @@ pub(crate) fn links(judgement: &mut Judgement<'_>, value: Value) -> Option<Value
     let mut links = Vec::new();
     for link in judge::texts(value) {
         let (name, alias) = link.split_once(':').unwrap_or((&link, &link));
-        if let Some(id) = judgement.own(Kind::Container, name.trim_start_matches('/')) {
+        if let Some(id) = judgement.referred(Kind::Container, name.trim_start_matches('/')) {
             links.push(format!("{id}:{alias}"));
         }
     }
@@ -389,6 +389,12 @@ pub(crate) fn finish(judgement: &mut Judgement<'_>, host: &mut Map<String, Value
             {
                 binding.insert("HostIp".to_owned(), address);
             }
+        }
+    }
+    if !judgement.mounts.is_empty() {
+        let mounts = host.entry("Mounts").or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(mounts) = mounts {
+            mounts.append(&mut judgement.mounts);
         }
     }
     resource::finish(judgement, host);

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{field, labels, mark, volume};
-use crate::facts::{Kind, Need, PathMeaning, Resolution};
+use crate::facts::{Kind, Mounted, Need, PathMeaning, Resolution};
 use crate::judge::{self, Judgement, dropped, free};
 use crate::policy::{BindRoot, Choice};
 use crate::shape::Field;
@@ -65,10 +65,51 @@ fn subpath(judgement: &mut Judgement<'_>, value: Value) -> Option<Value> {
     Some(value)
 }
 
-/// A source on the host, as it is sent on.
-struct Source {
-    path: String,
-    read_only: bool,
+/// A source, as it is sent on.
+enum Source {
+    /// A path of the host.
+    Host { path: String, read_only: bool },
+    /// A part of what the caller has mounted itself.
+    Mine { mounted: Mounted, subpath: String, read_only: bool },
+}
+
+impl Source {
+    fn read_only(&self) -> bool {
+        match self {
+            Self::Host { read_only, .. } | Self::Mine { read_only, .. } => *read_only,
+        }
+    }
+}
+
+/// The minor version of the API that brought `VolumeOptions.Subpath`.
+const SUBPATH_VERSION: u32 = 45;
+
+/// Makes `mount` one of a part of what the caller has mounted. The engine follows no link out of it, at no start.
+fn take_part(
+    judgement: &mut Judgement<'_>,
+    mount: &mut Map<String, Value>,
+    mounted: Mounted,
+    subpath: String,
+) {
+    let (kind, source, options) = match mounted {
+        Mounted::Bind(path) => ("bind", path, "BindOptions"),
+        Mounted::Volume(name) => ("volume", name, "VolumeOptions"),
+    };
+    if kind == "volume" {
+        mount.remove("BindOptions");
+    }
+    mount.insert("Type".to_owned(), kind.into());
+    mount.insert("Source".to_owned(), source.into());
+    let options = mount.entry(options).or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(options) = options {
+        if !subpath.is_empty() {
+            options.insert("Subpath".to_owned(), subpath.into());
+        }
+        if kind == "volume" {
+            judgement.version = judgement.version.max(SUBPATH_VERSION);
+            options.insert("NoCopy".to_owned(), true.into());
+        }
+    }
 }
 
 /// What the path means, and whether it may be mounted.
@@ -78,11 +119,13 @@ fn source(judgement: &mut Judgement<'_>, path: &str) -> Option<Source> {
         return None;
     };
     match meaning {
-        PathMeaning::Mine { path, read_only } => Some(Source { path: path.clone(), read_only: *read_only }),
+        PathMeaning::Mine { mounted, subpath, read_only } => {
+            Some(Source::Mine { mounted: mounted.clone(), subpath: subpath.clone(), read_only: *read_only })
+        }
         PathMeaning::Host(real) => allowed(judgement, path, real),
         PathMeaning::Socket => socket(judgement, path),
         PathMeaning::Missing if judgement.policy.binds.any => {
-            Some(Source { path: path.to_owned(), read_only: false })
+            Some(Source::Host { path: path.to_owned(), read_only: false })
         }
         PathMeaning::Missing => {
             let message =
@@ -100,14 +143,14 @@ fn source(judgement: &mut Judgement<'_>, path: &str) -> Option<Source> {
 fn allowed(judgement: &mut Judgement<'_>, path: &str, real: &str) -> Option<Source> {
     let rules = &judgement.policy.binds;
     if rules.any {
-        return Some(Source { path: real.to_owned(), read_only: false });
+        return Some(Source::Host { path: real.to_owned(), read_only: false });
     }
     let below = |root: &&BindRoot| {
         let root = root.source.trim_end_matches('/');
         real.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     match rules.allow.iter().chain(&judgement.identity.binds).find(below) {
-        Some(root) => Some(Source { path: real.to_owned(), read_only: root.read_only }),
+        Some(root) => Some(Source::Host { path: real.to_owned(), read_only: root.read_only }),
         None => {
             judgement.refuse("binds.allow", format!("{path:?} is below no directory that may be mounted"));
             None
@@ -119,7 +162,7 @@ fn socket(judgement: &mut Judgement<'_>, path: &str) -> Option<Source> {
     match (judgement.policy.containers.socket, &judgement.identity.socket) {
         (Choice::Allow, Some(socket)) => {
             judgement.change("containers.socket", format!("{path} is this session's own socket there"));
-            Some(Source { path: socket.clone(), read_only: false })
+            Some(Source::Host { path: socket.clone(), read_only: false })
         }
         (Choice::Allow, None) => {
             judgement.refuse("containers.socket", "this session has no socket that can be mounted");
@@ -142,7 +185,7 @@ fn named_volume(judgement: &mut Judgement<'_>, name: &str) -> Option<String> {
             judgement.needs.push(Need::NewVolume(name.to_owned()));
             None
         }
-        Resolution::Foreign => {
+        Resolution::Foreign | Resolution::Joined(_) => {
             judgement.answer(409, "objects", format!("the volume {name} belongs to somebody else"));
             None
         }
@@ -180,17 +223,30 @@ fn bind(judgement: &mut Judgement<'_>, text: &str) -> Option<String> {
     }
     let from = if from.starts_with('/') {
         let source = source(judgement, from)?;
-        if source.path.contains([':', ',']) {
-            judgement.refuse("model", format!("{:?} cannot be written in a bind", source.path));
-        }
-        if source.read_only {
+        if source.read_only() {
             kept.retain(|option| option != "rw");
             if !kept.iter().any(|option| option == "ro") {
-                judgement.change("binds.allow", format!("{} is mounted read-only", source.path));
+                judgement.change("binds.allow", format!("{from} is mounted read-only"));
                 kept.push("ro".to_owned());
             }
         }
-        source.path
+        match source {
+            Source::Host { path, .. } => {
+                if path.contains([':', ',']) {
+                    judgement.refuse("model", format!("{path:?} cannot be written in a bind"));
+                }
+                path
+            }
+            // A bind's text has no place for the part.
+            Source::Mine { mounted, subpath, .. } => {
+                let mut mount = Map::new();
+                mount.insert("Target".to_owned(), target.into());
+                mount.insert("ReadOnly".to_owned(), kept.iter().any(|option| option == "ro").into());
+                take_part(judgement, &mut mount, mounted, subpath);
+                judgement.mounts.push(Value::Object(mount));
+                return None;
+            }
+        }
     } else {
         named_volume(judgement, from)?
     };
@@ -217,10 +273,16 @@ fn mount(judgement: &mut Judgement<'_>, mount: &mut Map<String, Value>) -> bool 
     let found = match judge::field(mount, "Type") {
         "bind" => {
             let Some(source) = source(judgement, &from) else { return false };
-            if source.read_only {
+            if source.read_only() {
                 mount.insert("ReadOnly".to_owned(), true.into());
             }
-            Some(source.path)
+            match source {
+                Source::Host { path, .. } => Some(path),
+                Source::Mine { mounted, subpath, .. } => {
+                    take_part(judgement, mount, mounted, subpath);
+                    return true;
+                }
+            }
         }
         "volume" if from.is_empty() => {
             let options = mount.entry("VolumeOptions").or_insert_with(|| Value::Object(Map::new()));

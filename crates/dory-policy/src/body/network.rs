@@ -164,7 +164,7 @@ pub(crate) fn joined(judgement: &mut Judgement<'_>, name: &str) -> Option<String
         return Some(name.to_owned());
     }
     match judgement.name(Kind::Network, name)? {
-        Resolution::Own(id) => Some(id),
+        Resolution::Own(id) | Resolution::Joined(id) => Some(id),
         Resolution::Shared { id, name } => {
             if !pattern::any(&judgement.policy.networks.join, &name) {
                 judgement.refuse("networks.join", format!("the network {name:?} is not on the list"));

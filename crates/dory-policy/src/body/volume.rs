@@ -53,7 +53,7 @@ pub(crate) fn finish(judgement: &mut Judgement<'_>, body: &mut Map<String, Value
     if !name.is_empty() {
         match judgement.name(Kind::Volume, &name) {
             Some(Resolution::Own(_)) => new = false,
-            Some(Resolution::Foreign | Resolution::Shared { .. }) => {
+            Some(Resolution::Foreign | Resolution::Shared { .. } | Resolution::Joined(_)) => {
                 judgement.answer(409, "objects", format!("a volume named {name} already exists"));
             }
             Some(Resolution::Absent) | None => {}

@@ -8,6 +8,7 @@ mod backlog;
 mod container_log;
 mod event_loop;
 mod exec;
+mod guard;
 mod lock;
 pub(crate) mod log_state;
 mod process;

@@ -46,6 +46,10 @@ impl Shim {
                 let network = self.container.namespaces.network();
                 protocol::send(&stream, &Reply::Done, network.as_slice())
             }
+            Request::GuardedSocket => {
+                let guard = self.container.guard.as_ref().map(AsFd::as_fd);
+                protocol::send(&stream, &Reply::Done, guard.as_slice())
+            }
             Request::Root => protocol::send(&stream, &Reply::Done, &[self.container.root.as_fd()]),
         }
     }

@@ -20,6 +20,7 @@ use crate::protocol::{self, Launch, Progress, SOCKET_NAME};
 use crate::spec::{ContainerSpec, IdMapping, Mount, MountFlags, MountSource, Namespace, UserNamespace};
 
 use super::container_log::ContainerLog;
+use super::guard;
 use super::lock::lock_flags;
 use super::rootfs::mount_rootfs;
 use super::stdio::{ShimStreams, make_streams, terminal_streams};
@@ -48,6 +49,8 @@ pub struct Container {
     pub directory: OwnedFd,
     /// Where the engine connects.
     pub listener: UnixListener,
+    /// The container's own API socket; held for engines, never used.
+    pub guard: Option<UnixListener>,
     /// Sockets of published ports and the like; held, never used.
     pub held: Vec<OwnedFd>,
     /// What the surroundings refused.
@@ -79,6 +82,8 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
         open_directory(&spec.directory).map_err(refused("cannot open the container's directory"))?;
     let listener = listen(&spec.runtime_directory).map_err(refused("cannot listen"))?;
     let log = ContainerLog::open(directory.as_fd(), &spec.log).map_err(refused("cannot open the log"))?;
+    let guard = spec.guarded_socket.then(|| guard::listen(&spec.runtime_directory)).transpose();
+    let guard = guard.map_err(refused("cannot listen on the container's own API socket"))?;
     fault_point!("shim.listening");
     let binds = clone_binds(&spec.mounts)?;
     let (streams, init_streams) = make_streams(&spec.stdio, true, spec.namespaces.user.root())
@@ -109,7 +114,19 @@ pub fn start(engine: &UnixStream) -> Result<Container, StartFailure> {
                 None => streams,
             };
             let Ready { root, namespaces, facts, .. } = ready;
-            Ok(Container { spec, child, streams, log, namespaces, root, directory, listener, held, facts })
+            Ok(Container {
+                spec,
+                child,
+                streams,
+                log,
+                namespaces,
+                root,
+                directory,
+                listener,
+                guard,
+                held,
+                facts,
+            })
         }
         Err(failure) => {
             end(&child);
@@ -358,20 +375,23 @@ pub fn own_pidfd() -> io::Result<OwnedFd> {
     Ok(pidfd_open(getpid(), PidfdFlags::empty())?)
 }
 
-fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Binds through a descriptor of the directory, because a socket's own path may not exceed 107 bytes.
 fn listen(directory: &Path) -> io::Result<UnixListener> {
-    let directory = open_directory(directory)?;
-    match rustix::fs::unlinkat(&directory, SOCKET_NAME, rustix::fs::AtFlags::empty()) {
+    let listener = bind_in(open_directory(directory)?.as_fd(), SOCKET_NAME)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Binds through a descriptor of the directory, because a socket's own path may not exceed 107 bytes.
+pub fn bind_in(directory: BorrowedFd<'_>, name: &str) -> io::Result<UnixListener> {
+    match rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd()))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
 }
 
 /// Ends and collects a process that must not stay.

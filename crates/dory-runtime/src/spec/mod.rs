@@ -55,6 +55,10 @@ pub struct ContainerSpec {
     pub directory: PathBuf,
     /// The container's directory in the exec-root: the shim binds [`crate::protocol::SOCKET_NAME`] there.
     pub runtime_directory: PathBuf,
+    /// The shim listens on [`crate::protocol::GUARD_SOCKET`] in the runtime directory, for an engine to serve this container a
+    /// part of its API there. A bind among `mounts` brings it into the container.
+    #[serde(default)]
+    pub guarded_socket: bool,
     /// The shim, and the container with it, die with the thread that starts it: for what must not outlive its engine.
     #[serde(default)]
     pub dies_with_parent: bool,

@@ -119,7 +119,7 @@ fn file(options: Options) -> Result<File> {
 ///
 /// # Errors
 /// A file that cannot be read, or is no policy.
-fn load_policy(name: &str) -> Result<Policy> {
+pub fn load_policy(name: &str) -> Result<Policy> {
     if dory_policy::PRESETS.contains(&name) {
         return Ok(Policy::preset(name)?);
     }
@@ -141,7 +141,11 @@ fn upstream(named: Option<&str>) -> Result<Upstream> {
     Ok(address.parse()?)
 }
 
-fn audit(place: &str) -> Result<Arc<Audit>> {
+/// A place for decisions; `-` is standard error.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn audit(place: &str) -> Result<Arc<Audit>> {
     let sink: Box<dyn Write + Send> = match place {
         "-" => Box::new(std::io::stderr()),
         path => {
@@ -184,7 +188,8 @@ async fn serve(file: File, until_stdin_ends: bool) -> Result<()> {
             upstream: upstream.clone(),
             socket,
             binds: bind_roots(&listener.bind)?,
-            adopted: std::collections::BTreeSet::new(),
+            owner: None,
+            caller: None,
             audit: Arc::clone(&audit),
         })
         .await

@@ -1,6 +1,7 @@
 //! `dory serve`: the engine's process.
 
 mod descriptors;
+mod guard;
 mod listen;
 mod notify;
 mod options;
@@ -80,6 +81,7 @@ async fn serve(options: &Options) -> Result<()> {
     config.descriptor_limit = descriptors::raise_limit();
     let hosts = options.hosts();
     let tls = options.tls()?;
+    let guards = guard::Options::new(options.socket_policy()?, options.socket_audit.as_deref())?;
     let passed = listen::passed(&hosts)?;
     config.sockets = listen::unix_paths(&hosts, &passed)?;
     // The probe tries things on it. Nobody else may look in: layers hold set-user-id programs (CVE-2021-41091).
@@ -129,7 +131,10 @@ async fn serve(options: &Options) -> Result<()> {
             error = refused, if !promised => refusal = Err(error),
         }
     };
-    let served = Server::new(engine.clone()).serve(listeners, ending).await.context("cannot serve");
+    let server = Server::new(engine.clone());
+    let guards = tokio::spawn(guard::serve(engine.clone(), server.connector(), guards));
+    let served = server.serve(listeners, ending).await.context("cannot serve");
+    guards.abort();
     notify::stopping();
     remove_all(&paths);
     if let Some(path) = &options.pidfile {

@@ -10,10 +10,13 @@ use dory_engine::{
     AddressPool, BridgeOptions, EngineConfig, IdRange, PrivilegedMode, RegistryConfig, SocketMount,
     UnpackLimits,
 };
+use dory_policy::Policy;
 use serde::Deserialize;
 
 /// Where the file is looked for when none is named; there it may be missing.
 const DEFAULT_FILE: &str = "/etc/dory/config.toml";
+/// Long-lived, its own objects, nothing of the host.
+const DEFAULT_SOCKET_POLICY: &str = "dev";
 
 /// Run an engine that speaks the Docker Engine API.
 ///
@@ -42,10 +45,17 @@ pub struct Options {
     /// meaning, which hands the host over (host) [default: confined].
     #[arg(long, value_enum)]
     pub privileged: Option<Privileged>,
-    /// What mounting the engine's own socket into a container means: nothing, it is refused (refuse), or Docker's
-    /// meaning, which hands the engine over (raw) [default: refuse].
+    /// What mounting the engine's own socket into a container means: a socket of the container's own that shows it what it
+    /// made itself (guarded), nothing, it is refused (refuse), or Docker's meaning, which hands the engine over (raw)
+    /// [default: guarded].
     #[arg(long, value_enum)]
     pub socket_mount: Option<SocketMountWord>,
+    /// What a container may do with a guarded socket: a preset of `dory policy` or a file [default: dev].
+    #[arg(long, value_name = "POLICY")]
+    pub socket_policy: Option<String>,
+    /// Where decisions about requests on guarded sockets are written, one JSON line each [default: nowhere].
+    #[arg(long, value_name = "FILE")]
+    pub socket_audit: Option<PathBuf>,
     /// Use the images of another engine's store from below, without a copy: its data-root, or what it shares of it. With
     /// `:DIR` behind it, that directory is where to say what is used; may be given several times.
     #[arg(long = "lower-store", value_name = "DIR[:LEASE]")]
@@ -159,6 +169,8 @@ pub enum Privileged {
 #[derive(Debug, Clone, Copy, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SocketMountWord {
+    /// The container gets a socket of its own.
+    Guarded,
     /// It is refused.
     Refuse,
     /// Docker's meaning.
@@ -201,6 +213,8 @@ impl Options {
             privileged: self.privileged.or(file.privileged),
             socket_mount: self.socket_mount.or(file.socket_mount),
             image_store: self.image_store.or(file.image_store),
+            socket_policy: self.socket_policy.or(file.socket_policy),
+            socket_audit: self.socket_audit.or(file.socket_audit),
             lower_stores: list(self.lower_stores, file.lower_stores),
             share_store: self.share_store || file.share_store,
             tls: self.tls.or(file.tls),
@@ -270,9 +284,12 @@ impl Options {
         if let Some(Privileged::Host) = self.privileged {
             config.privileged = PrivilegedMode::Host;
         }
-        if let Some(SocketMountWord::Raw) = self.socket_mount {
-            config.socket_mount = SocketMount::Raw;
-        }
+        config.socket_mount = match self.socket_mount {
+            None | Some(SocketMountWord::Guarded) => SocketMount::Guarded,
+            Some(SocketMountWord::Refuse) => SocketMount::Refuse,
+            Some(SocketMountWord::Raw) => SocketMount::Raw,
+        };
+        config.socket_cleanup = self.socket_policy()?.cleanup;
         for store in &self.lower_stores {
             config.lower_stores.push(parse_lower_store(store)?);
         }
@@ -299,6 +316,14 @@ impl Options {
         config.registries = self.registries();
         config.commit = option_env!("DORY_COMMIT").unwrap_or_default().to_owned();
         Ok(config)
+    }
+
+    /// What containers may do with guarded sockets.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no policy.
+    pub fn socket_policy(&self) -> Result<Policy> {
+        crate::gateway::load_policy(self.socket_policy.as_deref().unwrap_or(DEFAULT_SOCKET_POLICY))
     }
 
     /// What the file says of registries, and what the flags add to it.
