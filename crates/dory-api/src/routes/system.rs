@@ -296,7 +296,7 @@ mod tests {
     async fn ping_says_what_clients_negotiate_with() {
         let response = ping().await.into_response();
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
-        assert_eq!((header("builder-version"), header("swarm")), ("1".to_owned(), "inactive".to_owned()));
+        assert_eq!((header("builder-version"), header("swarm")), ("2".to_owned(), "inactive".to_owned()));
         assert_eq!(header("cache-control"), "no-cache, no-store, must-revalidate");
         assert_eq!(header("content-type"), "text/plain; charset=utf-8");
     }
