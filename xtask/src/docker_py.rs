@@ -30,8 +30,7 @@ const LEFT_OUT: [&str; 11] = [
 ];
 
 /// Tests of the other files that dockerd alone passes, and why.
-const KNOWN: [(&str, &str); 5] = [
-    ("test_build_with_cache_from", "earlier builds on the machine count as cache, too"),
+const KNOWN: [(&str, &str); 4] = [
     ("test_create_with_cpu_rt_options", "real-time scheduling is refused by name, so the test skips itself"),
     ("test_create_inspect_network_with_scope", "swarm"),
     ("test_create_network_attachable", "swarm"),

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use dory_build::context::ArchiveContext;
-use dory_build::{BuildError, Cancel, Progress};
+use dory_build::{BuildError, Cancel, NoCache, Progress};
 use dory_engine::Engine;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
@@ -106,6 +106,12 @@ fn run(
     let builder = engine.builder();
     let _registered = builder.register(&options.build_id, cancel);
     let mut request = options.request;
+    // COMPAT: dockerd looks at the images that are named and here, and at nothing else. What was built here is found by its key
+    // and not by an image, so what matters is whether any of them is here.
+    let is_here = |name: &String| builder.store().resolve(name).is_ok();
+    if !options.cache_from.is_empty() && !options.cache_from.iter().any(is_here) {
+        request.no_cache = NoCache::All;
+    }
     request.images = Some(engine.build_images(options.credentials));
     request.context = Some(match &options.remote {
         Some(address) => builder.remote_context(address, None),

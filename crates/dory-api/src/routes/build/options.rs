@@ -1,11 +1,11 @@
 //! The parameters of `POST /build` (API 1.51, `ImageBuild`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use dory_build::{
-    CacheLocation, DockerfileSource, Entitlements, NetworkMode, NoCache, Output, PruneOptions, PullPolicy,
-    Request, RunLimits, Ulimit,
+    DockerfileSource, Entitlements, NetworkMode, NoCache, Output, PruneOptions, PullPolicy, Request,
+    RunLimits, Ulimit,
 };
 use dory_engine::{CredentialSource, Credentials};
 use dory_types::{GoDuration, ImageReference};
@@ -28,6 +28,8 @@ pub(super) struct Options {
     pub(super) build_id: String,
     /// `q`: only the id is told.
     pub(super) quiet: bool,
+    /// `cachefrom`: images of this engine whose steps count as cache, and no others; all do where it is empty.
+    pub(super) cache_from: Vec<String>,
     /// The address that the context comes from, in place of the request's body.
     pub(super) remote: Option<String>,
 }
@@ -81,7 +83,6 @@ impl Options {
             platforms: platforms(query)?,
             no_cache: if query.boolean("nocache") { NoCache::All } else { NoCache::Off },
             pull: if query.boolean("pull") { PullPolicy::Always } else { PullPolicy::Missing },
-            cache_from: cache_from(query)?,
             // Asking for it is the grant: the parameter is of the whole build, and of whoever may use this engine.
             entitlements: Entitlements {
                 network_host: network == NetworkMode::Host,
@@ -99,6 +100,7 @@ impl Options {
             credentials: Arc::new(credentials(headers)),
             build_id: query.text("buildid").unwrap_or_default().to_owned(),
             quiet: query.boolean("q"),
+            cache_from: json(query, "cachefrom")?,
             remote: query.text("remote").filter(|remote| *remote != "client-session").map(str::to_owned),
         })
     }
@@ -116,15 +118,6 @@ fn platforms(query: &Query) -> Result<Vec<dory_registry::Platform>, ApiError> {
     let Some(text) = query.text("platform") else { return Ok(Vec::new()) };
     let platform = text.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
     Ok(vec![platform])
-}
-
-fn cache_from(query: &Query) -> Result<Vec<CacheLocation>, ApiError> {
-    let names: Vec<String> = json(query, "cachefrom")?;
-    let location = |name: String| CacheLocation {
-        kind: "registry".to_owned(),
-        attributes: BTreeMap::from([("ref".to_owned(), name)]),
-    };
-    Ok(names.into_iter().map(location).collect())
 }
 
 fn limits(query: &Query) -> Result<RunLimits, ApiError> {
