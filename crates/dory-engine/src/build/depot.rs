@@ -1,14 +1,15 @@
 //! A repository of a registry as a builder's depot.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use dory_build::{Cancel, Depot, ImagesError, StoredDocument, TransferProgress};
-use dory_registry::{BlobStream, Descriptor, Remote};
+use dory_registry::{Descriptor, Remote};
 use dory_store::LayerLease;
 use dory_types::{Digest, ImageReference, with_causes};
 
+use super::pieces::Pieces;
 use crate::distribution::{ProgressStream, Push};
 use crate::engine::Inner;
 
@@ -41,8 +42,9 @@ impl Depot for RegistryDepot {
     }
 
     fn blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, ImagesError> {
+        let mut stream = self.remote.blob(blob);
         let runtime = self.inner.runtime().clone();
-        Ok(Box::new(BlobReader { runtime, stream: self.remote.blob(blob), piece: Bytes::new() }))
+        Ok(Box::new(Pieces::new(move || runtime.block_on(stream.next()))))
     }
 
     fn put_blob(&self, blob: &Descriptor, bytes: &[u8]) -> Result<(), ImagesError> {
@@ -93,27 +95,5 @@ impl Depot for RegistryDepot {
         let name = self.named((!tagged).then(|| Digest::of(bytes)).as_ref());
         let bytes = Bytes::copy_from_slice(bytes);
         self.inner.runtime().block_on(self.remote.push_manifest(&name, media_type, &bytes)).map_err(failed)
-    }
-}
-
-/// Waits for pieces of a blob where one reads it.
-struct BlobReader {
-    runtime: tokio::runtime::Handle,
-    stream: BlobStream,
-    piece: Bytes,
-}
-
-impl Read for BlobReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            let next = self.runtime.block_on(self.stream.next());
-            match next.map_err(|error| io::Error::other(with_causes(&error)))? {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
-            }
-        }
-        let length = buffer.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut buffer[..length]);
-        Ok(length)
     }
 }

@@ -2,6 +2,7 @@
 
 mod depot;
 mod images;
+mod pieces;
 mod web;
 
 use std::sync::Arc;

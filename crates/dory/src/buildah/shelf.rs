@@ -20,8 +20,6 @@ use crate::build;
 
 /// The name of the image that has nothing.
 const SCRATCH: &str = "scratch";
-/// Characters of an id that lists show.
-const SHORT: usize = 12;
 
 /// Flags of Buildah's `from`.
 #[derive(Debug, Args)]
@@ -185,10 +183,6 @@ pub(super) fn rm(shelf: &Shelf, all: bool, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn short(id: &str) -> &str {
-    id.get(..SHORT).unwrap_or(id)
-}
-
 /// Prints a table whose columns are as wide as they have to be.
 fn table(heading: &[&str], rows: &[Vec<String>], flags: &ListFlags) {
     let heading: Vec<String> = heading.iter().map(|title| (*title).to_owned()).collect();
@@ -223,10 +217,10 @@ pub(super) fn containers(shelf: &Shelf, flags: &ListFlags) -> Result<()> {
         return Ok(());
     }
     let row = |working: &Working| {
-        let base = working.base_id.as_ref().map(|id| short(id.as_str()).to_owned());
+        let base = working.base_id.as_ref().map(|id| id.short().to_owned());
         let name = if working.base.is_empty() { SCRATCH } else { working.base.as_str() };
         vec![
-            short(working.id.as_str()).to_owned(),
+            working.id.short().to_owned(),
             "*".to_owned(),
             base.unwrap_or_default(),
             name.to_owned(),
@@ -263,7 +257,7 @@ pub(super) fn images(shelf: &Shelf, flags: &ListFlags) -> Result<()> {
     for image in &images {
         let created = image.config.created.map(|created| created.to_string()).unwrap_or_default();
         let mut row = |repository: String, tag: String| {
-            let id = short(image.id.as_str()).to_owned();
+            let id = image.id.short().to_owned();
             rows.push(vec![repository, tag, id, created.clone(), image.size.to_string()]);
         };
         let tagged = image.references.iter().filter_map(|name| Some((name, name.tag()?)));
