@@ -54,8 +54,11 @@ fn retry_race(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errn
     }
 }
 
-/// Makes the directory `name` in `parent` where there is none, and opens it.
-pub(crate) fn make_and_open(parent: impl AsFd, name: &str, mode: u32) -> Result<OwnedFd, Errno> {
+/// Makes the directory `name` in `parent` where there is none, and opens it; a symbolic link is not followed.
+///
+/// # Errors
+/// Those of mkdirat(2), but for `EEXIST`, and of openat(2).
+pub fn make_and_open(parent: impl AsFd, name: &str, mode: u32) -> Result<OwnedFd, Errno> {
     match fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => open_child(parent, name),
         Err(errno) => Err(errno),

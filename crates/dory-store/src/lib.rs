@@ -37,6 +37,7 @@ mod trash;
 mod volume;
 
 pub use compression::is_archive;
+pub use directory::make_and_open;
 pub use error::{StoreError, StoreErrorKind};
 pub use files::{
     Attributes, Change, ChangeKind, FileError, IdMap, IdRange, LayerArchive, LayeredFiles, Node, Ownership,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dory_registry::{Descriptor, MediaType};
-use dory_store::{LayerLease, Store};
+use dory_store::{LayerLease, Store, make_and_open};
 use dory_types::{Digest, ImageReference};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -73,19 +73,16 @@ impl LayoutDepot {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let missing = || ImagesError::NotFound { reference: directory.display().to_string() };
         let root = fs::open(directory, flags, Mode::empty()).map_err(|_| missing())?;
-        Self::beneath(store, root, tag, make).map_err(|errno| match errno {
-            Errno::NOENT => missing(),
-            errno => failed(errno),
+        Self::beneath(store, root, tag, make).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => missing(),
+            _ => failed(error),
         })
     }
 
-    fn beneath(store: Arc<Store>, root: OwnedFd, tag: impl Into<String>, make: bool) -> Result<Self, Errno> {
+    fn beneath(store: Arc<Store>, root: OwnedFd, tag: impl Into<String>, make: bool) -> io::Result<Self> {
         let child = |parent: &OwnedFd, name: &str| {
             if make {
-                match fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(errno) => return Err(errno),
-                }
+                return make_and_open(parent, name, 0o755);
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             fs::openat(parent, name, flags, Mode::empty())
@@ -93,9 +90,7 @@ impl LayoutDepot {
         let blobs = child(&child(&root, "blobs")?, "sha256")?;
         let depot = Self { store, root, blobs, tag: tag.into(), writing: Mutex::default() };
         if make {
-            depot
-                .write(&depot.root, "oci-layout", b"{\"imageLayoutVersion\":\"1.0.0\"}")
-                .map_err(|error| errno_of(&error))?;
+            depot.write(&depot.root, "oci-layout", b"{\"imageLayoutVersion\":\"1.0.0\"}")?;
         }
         Ok(depot)
     }
@@ -151,10 +146,6 @@ impl LayoutDepot {
             Err(errno) => Err(failed(errno)),
         }
     }
-}
-
-fn errno_of(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 fn temporary(directory: &OwnedFd) -> io::Result<File> {

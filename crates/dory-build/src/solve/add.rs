@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use dory_dockerfile::{Add, Sources};
 use dory_store::{LayerLease, Scratch, View};
-use dory_types::Digest;
+use dory_types::{Digest, with_causes};
 use rustix::fs::{self, Mode, OFlags};
 
 use super::history;
@@ -22,7 +22,6 @@ use crate::operations::copy::{CopyFiles, CopyPath, Identity, Source};
 use crate::operations::digests::FileDigests;
 use crate::operations::key::Key;
 use crate::remote::{Fetched, FileAddress, Validators, authorization, is_address};
-use dory_types::with_causes;
 
 /// Where what servers said of files is remembered, below the store's directory for builds.
 const ADDRESSES: &str = "addresses";
@@ -210,12 +209,7 @@ impl Stage<'_, '_> {
             message: errno.to_string(),
         };
         let build = self.solver.builder.store.build_directory()?;
-        match fs::mkdirat(&build, ADDRESSES, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        fs::openat(&build, ADDRESSES, flags, Mode::empty()).map_err(failed)
+        dory_store::make_and_open(&build, ADDRESSES, 0o700).map_err(failed)
     }
 }
 

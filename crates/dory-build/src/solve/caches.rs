@@ -5,11 +5,12 @@
 //! of its own, whose name has a number.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dory_dockerfile::{CacheSharing, Mount};
+use dory_store::make_and_open;
 use dory_types::Digest;
 use rustix::fs::FlockOperation::{NonBlockingLockExclusive, NonBlockingLockShared};
 use rustix::fs::{self, Gid, Mode, OFlags, RenameFlags, Uid};
@@ -77,7 +78,7 @@ impl Caches {
         let store = &stage.solver.builder.store;
         let build = store.build_directory()?;
         let directory =
-            open(&build, "mounts", 0o711).map_err(|errno| cannot_mount("mounts", errno.into()))?;
+            make_and_open(&build, "mounts", 0o711).map_err(|errno| cannot_mount("mounts", errno.into()))?;
         for (name, wish) in wishes {
             let (taken, lock) = wish.take(stage, &directory, &name)?;
             caches.places.insert(name, store.data_root().join("build").join("mounts").join(taken));
@@ -141,12 +142,7 @@ impl Wish<'_> {
         }
         let store = &stage.solver.builder.store;
         let scratch = store.build_scratch()?;
-        let made = open(
-            &scratch.fd().try_clone_to_owned().map_err(|error| cannot_mount(&self.target, error))?,
-            NEW,
-            MODE,
-        );
-        let made = made.map_err(failed)?;
+        let made = make_and_open(scratch.fd(), NEW, MODE).map_err(failed)?;
         if let Some(seed) = self.seed {
             let root = made.try_clone().map_err(|error| cannot_mount(&self.target, error))?;
             let layers = std::slice::from_ref(&seed.layer);
@@ -167,14 +163,4 @@ impl Wish<'_> {
             Err(errno) => Err(failed(errno)),
         }
     }
-}
-
-/// A directory, made where it is missing.
-fn open(parent: &OwnedFd, name: &str, mode: u32) -> Result<OwnedFd, Errno> {
-    match fs::mkdirat(parent, name, Mode::from_raw_mode(mode)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(parent.as_fd(), name, flags, Mode::empty())
 }

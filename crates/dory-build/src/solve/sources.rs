@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use dory_dockerfile::IgnorePatterns;
 use dory_registry::Platform;
 use dory_store::{Image, LayerLease, View};
-use dory_types::{Digest, Timestamp};
+use dory_types::{Digest, Timestamp, with_causes};
 
 use super::{Checks, Teller};
 use crate::builder::Builder;
@@ -22,7 +22,6 @@ use crate::operations::digests::FileDigests;
 use crate::operations::key::Key;
 use crate::outcome::Outcome;
 use crate::request::{NamedContext, Request};
-use dory_types::with_causes;
 
 /// No ignore file or Dockerfile is longer, in bytes.
 pub(crate) const FILE_MAX: u64 = 8 << 20;
@@ -263,12 +262,7 @@ impl<'a> Sources<'a> {
             message: source.to_string(),
         };
         let build = self.builder.store.build_directory()?;
-        match rustix::fs::mkdirat(&build, "files", rustix::fs::Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        rustix::fs::openat(&build, "files", flags, rustix::fs::Mode::empty()).map_err(failed)
+        dory_store::make_and_open(&build, "files", 0o700).map_err(failed)
     }
 
     /// Remembers what became known of files.
