@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use dory_dockerfile::{CheckOptions, check};
 use dory_registry::Platform;
 use dory_store::Store;
+use dory_types::Timestamp;
 
 use crate::cache::Imported;
 use crate::cancel::Cancel;
@@ -23,7 +24,6 @@ use crate::request::{DockerfileSource, Request};
 use crate::solve::flights::Flights;
 use crate::solve::{Checks, Solver, Sources, Teller};
 use crate::web::Web;
-use dory_types::Timestamp;
 
 /// The build argument that counts before the directive `check` (docs.docker.com/reference/build-checks).
 const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";

@@ -5,11 +5,11 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dory_store::{IdMap, Ownership, Store, Tree, UnpackOptions};
+use dory_types::with_causes;
 
 use super::{Context, ContextError, ContextTree, Need};
 use crate::cancel::Cancel;
 use crate::images::TransferProgress;
-use dory_types::with_causes;
 
 /// A tar archive, compressed (gzip, zstd) or not, that is read once.
 pub struct ArchiveContext {

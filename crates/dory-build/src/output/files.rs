@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dory_store::{IdMap, LayerLease, LayeredFiles, Ownership, Store, Tree, UnpackOptions};
+use dory_types::with_causes;
 use rustix::fs::{self, Mode, OFlags};
 
 use crate::outcome::PlatformResult;
-use dory_types::with_causes;
 
 /// Bytes that are written at once.
 const BUFFER: usize = 256 << 10;

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use dory_store::{IdMap, Ownership, Scratch, Store, Tree, UnpackOptions, is_archive};
+use dory_types::with_causes;
 use rustix::fs::{self, Mode, OFlags};
 
 use super::file::FileAddress;
@@ -14,7 +15,6 @@ use crate::git::{Checkout, GitAddress, GitError};
 use crate::grant::Secrets;
 use crate::images::TransferProgress;
 use crate::web::Web;
-use dory_types::with_causes;
 
 /// What a Dockerfile that comes alone is called.
 const DOCKERFILE: &str = "Dockerfile";

@@ -13,6 +13,7 @@ use dory_runtime::client::ShimError;
 use dory_runtime::spec::{Rootfs, UserNamespace};
 use dory_runtime::stopped::StoppedFiles;
 use dory_store::{Change, FileError, IdMap, IdRange, LayeredFiles, Ownership, PathStat, Tree, UnpackOptions};
+use dory_types::with_causes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::object::Container;
@@ -20,7 +21,6 @@ use super::request::WaitCondition;
 use crate::engine::{Engine, Inner, blocking};
 use crate::spec::stopped_binds;
 use crate::{EngineError, ErrorKind, Result};
-use dory_types::with_causes;
 
 /// Bytes after which a chunk is handed out.
 const CHUNK: usize = 128 << 10;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dory_log::{FrameDecoder, HEADER_LENGTH};
-use dory_types::{GoDuration, Timestamp};
+use dory_types::{GoDuration, Signal, Timestamp};
 use tokio::io::AsyncReadExt;
 
 use super::object::Container;
@@ -14,7 +14,6 @@ use crate::config::{ContainerConfig, ExecConfig, ExecStartConfig, HealthConfig, 
 use crate::engine::{Engine, blocking};
 use crate::exec::ExecStream;
 use crate::{EngineError, Result};
-use dory_types::Signal;
 
 /// Defaults of dockerd.
 const INTERVAL: Duration = Duration::from_secs(30);

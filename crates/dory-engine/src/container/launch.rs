@@ -16,7 +16,7 @@ use dory_runtime::client::EarlyAttachment;
 use dory_runtime::spec::{ContainerSpec, Rootfs};
 use dory_runtime::{FailureKind, LaunchError, Started};
 use dory_sys::fault_point;
-use dory_types::Timestamp;
+use dory_types::{Timestamp, with_causes};
 use tokio::sync::oneshot;
 
 use super::files::write_etc_files;
@@ -31,7 +31,6 @@ use crate::spec::device::Devices;
 use crate::spec::namespace::{Mode, Modes};
 use crate::spec::{Joined, SpecInput, resources};
 use crate::{EngineError, ErrorKind, Result};
-use dory_types::with_causes;
 
 /// What runc and containerd put before the reason in Docker's message; clients look for the reason within it.
 const RUNTIME_PREFIX: &str = "failed to create task for container: failed to create shim task: OCI runtime create \

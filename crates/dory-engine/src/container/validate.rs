@@ -1,13 +1,14 @@
 //! What dockerd refuses, or warns of, when a container is created (moby `daemon/container.go`,
 //! `daemon/daemon_unix.go`).
 
+use dory_types::Signal;
+
 use crate::config::{ContainerConfig, HealthConfig, HostConfig, RestartPolicy};
 use crate::engine::Inner;
 use crate::spec::namespace::{Mode, Modes};
 use crate::spec::security::SecurityOptions;
 use crate::spec::{capability, device, port, process, tmpfs};
 use crate::{EngineError, Result};
-use dory_types::Signal;
 
 /// The least memory that a container can start with, in bytes.
 const MEMORY_MIN: i64 = 6 << 20;
